@@ -1,0 +1,1 @@
+"""What is computed: functions and kernels without input or output of their own."""

@@ -1,0 +1,1 @@
+"""CPU or GPU: the only package that knows CUDA."""

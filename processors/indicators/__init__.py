@@ -1,0 +1,1 @@
+"""Technical indicators, one file each; `contract.py` says what one is."""
