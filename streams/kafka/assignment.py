@@ -1,0 +1,209 @@
+"""Which partitions are ours: rebalance callbacks only note it, the loop acts on it.
+
+An exception in a callback would surface from the poll after its messages are gone, so callbacks
+raise nothing. A partition that is given back keeps its state for the case that it returns at once
+(a stop-the-world rebalance returns most of them): the committed offset tells whether somebody else
+has worked on it in between.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
+
+from streams.kafka.clients import CALL_TIMEOUT_S
+from streams.kafka.errors import (
+    StateNotRestorableError,
+    TransactionAbortedError,
+    kafka_error,
+)
+from streams.kafka.partition_run import PartitionRun
+from streams.kafka.ports import GroupConsumer, TaskFactory
+from streams.kafka.restore import Restorer
+from streams.kafka.snapshots import CommitMark
+from streams.metrics import LoopMetrics
+
+_log = structlog.get_logger(__name__)
+
+
+class Assignment:
+    """The partitions of one topic that the group has assigned to this process.
+
+    Attributes:
+        runs: Assigned partitions by number, live or waiting to be restored.
+        epoch: Grows with every rebalance; a batch polled under another epoch is not ours.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        set_hash: str,
+        *,
+        consumer: GroupConsumer,
+        restorer: Restorer,
+        new_task: TaskFactory,
+        metrics: LoopMetrics,
+        incremental: bool = False,
+    ) -> None:
+        """Prepares to join.
+
+        Args:
+            source: Topic.
+            set_hash: Identity of the computation.
+            consumer: Member of the group.
+            restorer: Brings partitions to their starting position.
+            new_task: Makes the task of a partition.
+            metrics: Of this process.
+            incremental: Whether the group moves partitions one by one instead of all at once.
+        """
+        self._incremental = incremental
+        self.runs: dict[int, PartitionRun] = {}
+        self.epoch = 0
+        self._source = source
+        self._set_hash = set_hash
+        self._consumer = consumer
+        self._restorer = restorer
+        self._new_task = new_task
+        self._metrics = metrics
+        self._parked: dict[int, PartitionRun] = {}
+        self._restoring: tuple[PartitionRun, Generator[None, None, None]] | None = None
+
+    def subscribe(self, before_release: Callable[[bool], None]) -> None:
+        """Joins the group.
+
+        Args:
+            before_release: Called before partitions go, with whether nothing may be committed any
+                more; must not raise.
+        """
+
+        def on_assign(_consumer: Any, partitions: list[TopicPartition]) -> None:
+            self.epoch += 1
+            self._take(partitions)
+            for number in sorted(part.partition for part in partitions):
+                self.runs[number] = PartitionRun(number, self._new_task(number))
+            _log.info("assigned", partitions=sorted(self.runs))
+
+        def on_revoke(_consumer: Any, partitions: list[TopicPartition]) -> None:
+            self.epoch += 1
+            before_release(False)
+            self._release(partitions, park=True)
+
+        def on_lost(_consumer: Any, partitions: list[TopicPartition]) -> None:
+            self.epoch += 1
+            before_release(True)
+            self._release(partitions, park=False)
+
+        self._consumer.subscribe(
+            [self._source], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
+        )
+
+    @property
+    def live(self) -> list[PartitionRun]:
+        """Partitions whose messages are being processed."""
+        return [run for run in self.runs.values() if run.live]
+
+    @property
+    def settled(self) -> bool:
+        """Whether a first assignment came and all of it is live."""
+        return self.epoch > 0 and all(run.live for run in self.runs.values())
+
+    def advance(self, *, may_restore: bool) -> bool:
+        """Does one short step towards making every partition live.
+
+        Args:
+            may_restore: Whether a restore may begin now; not while a transaction is open.
+
+        Returns:
+            Whether a partition went live.
+        """
+        before = len(self.live)
+        if self._restoring is None:
+            waiting = [run for run in self.runs.values() if not run.live]
+            if not waiting:
+                self._parked.clear()
+                return False
+            if may_restore:
+                self._begin(waiting[0])
+        if self._restoring is not None:
+            run, steps = self._restoring
+            began = time.monotonic()
+            try:
+                next(steps)
+            except StopIteration:
+                self._restoring = None
+                self._go_live(run)
+            self._metrics.restoring(time.monotonic() - began)
+        return len(self.live) > before
+
+    def seek_all(self) -> None:
+        """Moves the consumer to the next unprocessed message of every live partition."""
+        for run in self.live:
+            self._seek(run)
+
+    def close(self) -> None:
+        """Leaves the group and stops reading."""
+        self._consumer.close()
+        self._restorer.close()
+
+    def _take(self, partitions: list[TopicPartition]) -> None:
+        """Starts fetching nothing: the position comes with the end of the restore.
+
+        The end of the log is a position that always exists, and from which one can seek.
+        """
+        parts = [TopicPartition(self._source, part.partition, OFFSET_END) for part in partitions]
+        if self._incremental:
+            self._consumer.incremental_assign(parts)
+        else:
+            self._consumer.assign(parts)
+        self._consumer.pause(parts)
+
+    def _begin(self, run: PartitionRun) -> None:
+        source = TopicPartition(self._source, run.partition)
+        committed = self._consumer.committed([source], CALL_TIMEOUT_S)[0]
+        if committed.error is not None:
+            raise TransactionAbortedError(f"committed offset: {committed.error.str()}")
+        parked = self._parked.pop(run.partition, None)
+        if (
+            parked is not None
+            and committed.offset == parked.committed.offset
+            and parked.is_committed_by(CommitMark.decode(committed.metadata), self._set_hash)
+        ):
+            self.runs[run.partition] = parked
+            self._go_live(parked)
+            return
+        self._restoring = (run, self._restorer.restore(run, committed))
+
+    def _go_live(self, run: PartitionRun) -> None:
+        self._seek(run)
+        run.live = True
+        run.task.touch_all()
+        self._consumer.resume([TopicPartition(self._source, run.partition)])
+
+    def _seek(self, run: PartitionRun) -> None:
+        target = TopicPartition(self._source, run.partition, run.next.offset)
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                self._consumer.seek(target)
+                return
+            except KafkaException as error:
+                # A partition whose fetcher is not running yet refuses to seek.
+                if time.monotonic() > deadline:
+                    raise StateNotRestorableError(
+                        f"expected to seek {self._source} {run.partition} to {run.next.offset}, "
+                        f"was refused ({kafka_error(error).str()}); restart the role"
+                    ) from error
+                time.sleep(0.01)
+
+    def _release(self, partitions: list[TopicPartition], *, park: bool) -> None:
+        for part in partitions:
+            run = self.runs.pop(part.partition, None)
+            if self._restoring is not None and self._restoring[0] is run:
+                self._restoring[1].close()
+                self._restoring = None
+            if park and run is not None and run.live:
+                run.live = False
+                self._parked[part.partition] = run
+        _log.info("released", partitions=sorted(part.partition for part in partitions), kept=park)

@@ -1,0 +1,107 @@
+"""Configuration of the librdkafka clients, each value with its reason."""
+
+import logging
+from typing import Any
+
+from confluent_kafka import Consumer, Producer
+
+from schemas.settings import Settings
+
+# librdkafka writes its own log lines through this logger, not to stderr.
+_LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
+
+# A broker that answers at all answers within this; used for calls that block the loop.
+CALL_TIMEOUT_S = 30.0
+
+
+def consumer_config(settings: Settings) -> dict[str, Any]:
+    """Returns what all consumers of this project share: committed records, explicit positions."""
+    return {
+        **settings.kafka.as_librdkafka(),
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Positions are always set as numbers; a missing one is an error to act on, never a jump.
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+        # The default of one second lets the consumer starve after a full local queue.
+        "fetch.queue.backoff.ms": 5,
+        "fetch.wait.max.ms": 10,
+        "max.partition.fetch.bytes": 4 * 1024**2,
+        # The memory bound of prefetched messages.
+        "queued.min.messages": 1_000_000,
+        "queued.max.messages.kbytes": 64 * 1024,
+    }
+
+
+def group_consumer(settings: Settings, group: str, instance: str, **callbacks: Any) -> Consumer:
+    """Returns a consumer that takes part in a group as a static member.
+
+    Args:
+        settings: Where Kafka is.
+        group: Consumer group.
+        instance: `group.instance.id`; a restart under the same one moves no partition.
+        **callbacks: librdkafka callbacks such as `stats_cb`.
+    """
+    return Consumer(
+        {
+            **consumer_config(settings),
+            "group.id": group,
+            "group.instance.id": instance,
+            "partition.assignment.strategy": "range",
+            # A dead process is noticed after this; a restart within it moves no partition.
+            "session.timeout.ms": 10_000,
+            # Bounds how late a member learns of a rebalance.
+            "heartbeat.interval.ms": 500,
+            "max.poll.interval.ms": 300_000,
+            **callbacks,
+        },
+        logger=_LIBRDKAFKA_LOG,
+    )
+
+
+def reader(settings: Settings, name: str) -> Consumer:
+    """Returns a consumer outside any group that reports the end of a partition.
+
+    Args:
+        settings: Where Kafka is.
+        name: Shown in the broker's logs; no offsets are ever committed under it.
+    """
+    return Consumer(
+        {
+            **consumer_config(settings),
+            "group.id": f"{name}.reader",
+            "enable.partition.eof": True,
+            "queued.min.messages": 100_000,
+        },
+        logger=_LIBRDKAFKA_LOG,
+    )
+
+
+def producer(
+    settings: Settings, *, transactional_id: str | None = None, transaction_timeout_ms: int = 10_000
+) -> Producer:
+    """Returns an idempotent producer for large blocks.
+
+    Args:
+        settings: Where Kafka is.
+        transactional_id: Makes it transactional.
+        transaction_timeout_ms: After this the broker aborts a transaction left open.
+    """
+    config: dict[str, Any] = {
+        **settings.kafka.as_librdkafka(),
+        "enable.idempotence": True,
+        "acks": "all",
+        # Blocks are batches already; waiting for more only adds latency.
+        "linger.ms": 0,
+        "batch.size": 1024**2,
+        "queue.buffering.max.kbytes": 256 * 1024,
+        # After a commit the next transaction often meets CONCURRENT_TRANSACTIONS; the default
+        # back-off of 100 ms would be the latency of every second batch.
+        "retry.backoff.ms": 2,
+        "retry.backoff.max.ms": 50,
+    }
+    if transactional_id is not None:
+        config["transactional.id"] = transactional_id
+        config["transaction.timeout.ms"] = transaction_timeout_ms
+    return Producer(config, logger=_LIBRDKAFKA_LOG)

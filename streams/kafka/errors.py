@@ -1,0 +1,62 @@
+"""Errors of the Kafka runtime, and what a librdkafka error means for a transaction."""
+
+from typing import ClassVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.errors import MyStocksError, UnavailableError
+
+# EX_TEMPFAIL: another process has taken this one's place. A supervisor must not start it again.
+FENCED_EXIT_CODE = 75
+
+
+class KafkaUnavailableError(UnavailableError):
+    """No broker answered."""
+
+
+class FencedError(MyStocksError):
+    """Another process with the same transactional id or instance id has taken over."""
+
+    exit_code: ClassVar[int] = FENCED_EXIT_CODE
+
+
+class TransactionAbortedError(MyStocksError):
+    """The transaction cannot be committed; state and position go back to the last commit."""
+
+
+class OutputFailedError(MyStocksError):
+    """An output could not be delivered and trying again does not help."""
+
+
+class StateNotRestorableError(MyStocksError):
+    """State exists but cannot be restored, and the policy says to stop."""
+
+    exit_code: ClassVar[int] = 78
+
+
+class PartitionCountError(MyStocksError):
+    """The number of partitions has changed since the state was written."""
+
+    exit_code: ClassVar[int] = 78
+
+
+_FENCED_CODES = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+
+
+def kafka_error(error: KafkaException | KafkaError) -> KafkaError:
+    """Returns the librdkafka error inside an exception."""
+    return error.args[0] if isinstance(error, KafkaException) else error
+
+
+def is_fenced(error: KafkaError) -> bool:
+    """Whether another process has taken over this client's identity."""
+    return error.code() in _FENCED_CODES or (
+        error.fatal() and "fenced" in (error.str() or "").lower()
+    )

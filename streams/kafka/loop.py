@@ -1,0 +1,418 @@
+"""The micro-batch loop: poll, compute, produce, commit, publish.
+
+One thread makes all Kafka calls. A transaction collects the outputs of one or more batches: one
+when little waits, which keeps latency low, and as many as fit into the commit interval when much
+waits. State advances with the transaction and goes back with it.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import structlog
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from schemas import headers as names
+from schemas.dead_letters import build_dead_letter
+from schemas.errors import MyStocksError
+from schemas.processing import Block, Produced, Refusal
+from streams.kafka.assignment import Assignment
+from streams.kafka.batch import PartitionBatch, by_partition
+from streams.kafka.errors import (
+    FencedError,
+    StateNotRestorableError,
+    TransactionAbortedError,
+    is_fenced,
+)
+from streams.kafka.output import Output
+from streams.kafka.partition_run import PartitionRun
+from streams.kafka.ports import GroupConsumer, Table
+from streams.kafka.sizing import BatchSizer
+from streams.kafka.snapshots import encode_chunk
+from streams.metrics import LoopMetrics
+
+# How long an idle poll waits for the first message.
+_IDLE_S = 0.2
+# After the first message, how long to wait for those that are on their way.
+_LINGER_S = 0.001
+# A poll while rows wait for the table, or partitions are being restored.
+_BUSY_S = 0.002
+# State chunks in one transaction: bounds how much a snapshot adds to a commit.
+_SNAPSHOT_BUDGET = 1024**2
+# State chunks in the last commit of a drain, which make the next start short.
+_DRAIN_BUDGET = 32 * 1024**2
+# A transaction with more output than this is committed even in a backlog.
+_MAX_TRANSACTION_BYTES = 64 * 1024**2
+# A broker that cannot commit for this many attempts in a row will not do so by itself.
+_MAX_ABORTS_IN_A_ROW = 20
+_COLLECT_GARBAGE_EVERY_S = 10.0
+_OBSERVE_EVERY_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """What the loop reads, writes and is called.
+
+    Attributes:
+        source: Topic consumed.
+        output: Topic of the rows.
+        dead_letter: Topic of what is refused.
+        state: Topic of state chunks.
+        group: Consumer group.
+        partitions: Partition count of all of them.
+        set_hash: Identity of the computation.
+        backend: Where it runs, for block headers.
+        commit_interval_s: Longest time between commits in a backlog.
+        max_batch_bytes: Bound of message bytes in one batch.
+    """
+
+    source: str
+    output: str
+    dead_letter: str
+    state: str
+    group: str
+    partitions: int
+    set_hash: str
+    backend: str
+    commit_interval_s: float
+    max_batch_bytes: int
+
+
+class MicroBatchLoop:
+    """Runs the tasks of all partitions that the group assigns to this process."""
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        *,
+        consumer: GroupConsumer,
+        output: Output,
+        assignment: Assignment,
+        table: Table,
+        metrics: LoopMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._output = output
+        self._assignment = assignment
+        self._table = table
+        self._metrics = metrics
+        self._clock = clock
+        self._sizer = BatchSizer(settings.max_batch_bytes)
+        self._stopping = False
+        self._callback_error: MyStocksError | None = None
+        self._began = 0.0
+        self._pending_bytes = 0
+        self._unpublished = False
+        self._aborts = 0
+        self._collected = self._observed = clock()
+
+    def stop(self) -> None:
+        """Makes `run` finish what is in hand, commit and return."""
+        self._stopping = True
+
+    def start(self) -> None:
+        """Ends what a predecessor left open and joins the group; `run` begins with it."""
+        self._output.start()
+        self._assignment.subscribe(self._before_release)
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Runs until `stop`.
+
+        Args:
+            on_ready: Called once the first assignment is being processed.
+
+        Raises:
+            FencedError: Another process has taken over.
+            StateNotRestorableError: See `Restorer`.
+        """
+        self.start()
+        ready = False
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            while not self._stopping:
+                self.step()
+                if not ready and self._assignment.settled:
+                    ready = True
+                    on_ready()
+            self._drain()
+        finally:
+            gc.enable()
+            self._output.close()
+            self._assignment.close()
+
+    def step(self) -> None:
+        """Does one round: restore a little, poll, compute, commit if due, publish."""
+        try:
+            if self._assignment.advance(may_restore=not self._output.open):
+                self._unpublished = True
+            self._raise_callback_error()
+            messages, backlog = self._poll()
+            if messages:
+                self._process(messages)
+            if self._output.open and (not backlog or self._commit_is_due()):
+                self._commit(_SNAPSHOT_BUDGET)
+        except TransactionAbortedError as error:
+            self._abort(error)
+        self._publish()
+        self._observe(idle=not self._output.open)
+
+    def _poll(self) -> tuple[list[Message], bool]:
+        """Returns messages of live partitions, and whether more were waiting."""
+        began, epoch = self._clock(), self._assignment.epoch
+        busy = self._unpublished or not self._assignment.settled
+        wanted = self._sizer.messages
+        messages = self._consumer.consume(
+            1, 0.0 if self._output.open else _BUSY_S if busy else _IDLE_S
+        )
+        if messages and wanted > 1:
+            messages += self._consumer.consume(wanted - 1, _LINGER_S)
+        backlog = len(messages) >= wanted
+        self._metrics.stage("poll", self._clock() - began)
+        if epoch != self._assignment.epoch:
+            # What was polled around a rebalance may belong to a position that is not ours any
+            # more. Reading it again is always right.
+            self._raise_callback_error()
+            self._assignment.seek_all()
+            return [], False
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if self._is_data(message)]
+        return messages, backlog
+
+    def _is_data(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if is_fenced(error):
+            raise FencedError(
+                f"expected to be the only member of group {self._settings.group} with this "
+                f"instance id, was replaced ({error.str()}); give each process its own slot"
+            )
+        run = self._assignment.runs.get(
+            message.partition() if message.partition() is not None else -1
+        )
+        lost = error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+        if lost and run is not None and run.live:
+            raise StateNotRestorableError(
+                f"expected {self._settings.source} {run.partition} to hold offset "
+                f"{run.next.offset}, was deleted before it was processed; raise retention.bytes, "
+                "then restart the role, which applies MYSTOCKS_FEATURES__ON_UNRESTORABLE"
+            )
+        if not lost:
+            _log.warning("kafka", error=error.str(), code=error.name())
+        return False
+
+    def _process(self, messages: list[Message]) -> None:
+        total = 0
+        for batch in self._ours(messages):
+            run = self._assignment.runs[batch.partition]
+            values = batch.values
+            total += sum(map(len, filter(None, values)))
+            produced = run.task.process(batch, run.next.row)
+            self._emit(run, batch, produced)
+            run.next.offset = batch.next_offset
+            run.next.row += produced.rows
+            refused = sum(1 if r.rows is None else len(r.rows) for r in produced.refused)
+            self._metrics.batch(produced.rows, refused, len(batch), produced.stage_seconds)
+        self._sizer.observe(len(messages), total)
+
+    def _ours(self, messages: list[Message]) -> Iterator[PartitionBatch]:
+        """Yields batches of live partitions, without what was processed before."""
+        for batch in by_partition(messages):
+            run = self._assignment.runs.get(batch.partition)
+            if run is None or not run.live:
+                continue
+            if batch.first_offset >= run.next.offset:
+                yield batch
+            elif kept := [m for m in batch.messages if m.offset() >= run.next.offset]:
+                yield PartitionBatch(batch.partition, kept)
+
+    def _emit(self, run: PartitionRun, batch: PartitionBatch, produced: Produced) -> None:
+        began = self._clock()
+        if not self._output.open:
+            self._output.begin()
+            self._began, self._pending_bytes = began, 0
+        row = run.next.row
+        for block in produced.blocks:
+            self._output.produce(
+                self._settings.output,
+                block.value,
+                run.partition,
+                headers=self._block_headers(run, batch, block, row),
+                timestamp_ms=block.newest_time_ns // 1_000_000,
+            )
+            row += block.rows
+            self._metrics.newest(block.newest_time_ns)
+            self._pending_bytes += len(block.value)
+        for refused in produced.refused:
+            self._dead_letter(batch, refused)
+        self._metrics.stage("produce", self._clock() - began)
+
+    def _block_headers(
+        self, run: PartitionRun, batch: PartitionBatch, block: Block, row: int
+    ) -> list[tuple[str, bytes]]:
+        messages = batch.messages
+        return [
+            (names.FIRST_ROW, b"%d" % row),
+            (names.ROWS, b"%d" % block.rows),
+            (names.SOURCE_FIRST_OFFSET, b"%d" % messages[block.first_message].offset()),
+            (names.SOURCE_LAST_OFFSET, b"%d" % messages[block.last_message].offset()),
+            (names.SET_HASH, self._settings.set_hash.encode()),
+            (names.ORIGIN, run.origin.encode()),
+            (names.BACKEND, self._settings.backend.encode()),
+        ]
+
+    def _dead_letter(self, batch: PartitionBatch, refused: Refusal) -> None:
+        message = batch.messages[refused.message]
+        letter = build_dead_letter(
+            message.key(),
+            message.value(),
+            reason=refused.reason,
+            topic=self._settings.source,
+            partition=batch.partition,
+            offset=message.offset(),
+            group=self._settings.group,
+            rows=refused.rows,
+            headers=message.headers() or (),
+        )
+        self._output.produce(
+            self._settings.dead_letter,
+            letter.value,
+            batch.partition,
+            key=letter.key,
+            headers=letter.headers,
+            timestamp_ms=max(message.timestamp()[1], 0),
+        )
+        self._pending_bytes += len(letter.value or b"")
+        self._metrics.dead_letter(len(refused.rows) if refused.rows is not None else 1)
+        _log.warning(
+            "dead letter",
+            topic=self._settings.source,
+            partition=batch.partition,
+            offset=message.offset(),
+            reason=refused.reason,
+        )
+
+    def _commit_is_due(self) -> bool:
+        late = self._clock() - self._began >= self._settings.commit_interval_s
+        return late or self._pending_bytes >= _MAX_TRANSACTION_BYTES
+
+    def _commit(self, snapshot_budget: int, *, last: bool = False) -> None:
+        began = self._clock()
+        settings = self._settings
+        self._output.settle()
+        runs = [run for run in self._assignment.runs.values() if run.advanced]
+        budget = snapshot_budget
+        for run in runs:
+            if budget <= 0:
+                break
+            for chunk, payload in run.task.due_chunks(math.inf if last else began, budget):
+                head = run.store(chunk, settings.set_hash, settings.partitions)
+                value = encode_chunk(head, payload)
+                self._output.produce(settings.state, value, run.partition, key=head.key)
+                budget -= len(value)
+        stored = self._clock()
+        offsets = [
+            TopicPartition(
+                settings.source,
+                run.partition,
+                run.next.offset,
+                metadata=run.mark(settings.set_hash).encode(),
+            )
+            for run in runs
+        ]
+        self._output.commit(offsets, self._consumer.consumer_group_metadata())
+        for run in runs:
+            run.commit()
+        self._aborts = 0
+        self._unpublished = True
+        self._metrics.stage("snapshot", stored - began)
+        self._metrics.stage("commit", self._clock() - stored)
+        self._metrics.committed()
+
+    def _abort(self, error: TransactionAbortedError) -> None:
+        """Puts state and positions back to the last commit."""
+        self._aborts += 1
+        self._metrics.aborted()
+        _log.warning("transaction aborted", reason=str(error), in_a_row=self._aborts)
+        if self._aborts > _MAX_ABORTS_IN_A_ROW:
+            raise error
+        self._output.abort()
+        for run in self._assignment.live:
+            run.rollback()
+        self._assignment.seek_all()
+        time.sleep(min(0.01 * 2**self._aborts, 1.0))
+
+    def _before_release(self, lost: bool) -> None:
+        """Commits what is open while the partitions are still ours; called inside a poll."""
+        if not self._output.open:
+            return
+        try:
+            if lost:
+                raise TransactionAbortedError("partitions lost")
+            self._commit(0)
+        except TransactionAbortedError as error:
+            self._abandon(error)
+        except MyStocksError as error:
+            self._callback_error = error
+
+    def _abandon(self, error: TransactionAbortedError) -> None:
+        """Aborts and goes back to the last commit, in state alone."""
+        _log.warning("transaction aborted", reason=str(error))
+        self._metrics.aborted()
+        try:
+            self._output.abort()
+        except MyStocksError as failed:
+            self._callback_error = failed
+        for run in self._assignment.live:
+            run.rollback()
+
+    def _raise_callback_error(self) -> None:
+        if self._callback_error is not None:
+            error, self._callback_error = self._callback_error, None
+            raise error
+
+    def _publish(self) -> None:
+        if self._table.needs_everything:
+            for run in self._assignment.runs.values():
+                run.task.touch_all()
+            self._unpublished = True
+        if not self._unpublished or self._output.open or not self._table.ready:
+            return
+        began = self._clock()
+        rows = [run.task.take_latest() for run in self._assignment.live]
+        self._table.offer([latest for latest in rows if latest is not None])
+        self._unpublished = False
+        self._metrics.stage("table", self._clock() - began)
+
+    def _observe(self, *, idle: bool) -> None:
+        now = self._clock()
+        if now - self._observed >= _OBSERVE_EVERY_S:
+            self._observed = now
+            for run in self._assignment.runs.values():
+                part = TopicPartition(self._settings.source, run.partition)
+                marks = self._consumer.get_watermark_offsets(part, cached=True)
+                if run.live and marks is not None and marks[1] >= 0:
+                    self._metrics.lag(run.partition, max(marks[1] - run.next.offset, 0))
+        if idle and now - self._collected >= _COLLECT_GARBAGE_EVERY_S:
+            self._collected = now
+            gc.collect()
+
+    def _drain(self) -> None:
+        """Commits what is open, with as much state as makes the next start short."""
+        if self._callback_error is None:
+            try:
+                if self._output.open:
+                    self._commit(_DRAIN_BUDGET, last=True)
+            except TransactionAbortedError as error:
+                _log.warning("last transaction aborted; it will be repeated", reason=str(error))
+                self._abandon(error)
+        self._publish()
+        self._table.close(timeout_s=5.0)

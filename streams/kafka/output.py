@@ -1,0 +1,243 @@
+"""Outputs: one object is one transaction's life, or its at-least-once counterpart."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from streams.kafka.errors import (
+    FencedError,
+    KafkaUnavailableError,
+    OutputFailedError,
+    TransactionAbortedError,
+    is_fenced,
+    kafka_error,
+)
+
+# A call that the broker asks to repeat is repeated for at most this long.
+DEADLINE_S = 60.0
+# One attempt of a blocking call.
+_ATTEMPT_S = 10.0
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Output(Protocol):
+    """Where the loop writes records, and how it makes them and their offsets permanent.
+
+    Attributes:
+        open: Whether records were begun and neither committed nor aborted.
+    """
+
+    open: bool
+
+    def start(self) -> None:
+        """Prepares the producer; ends what a predecessor left open."""
+
+    def begin(self) -> None:
+        """Begins to collect records; does nothing if already begun."""
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        partition: int,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Queues a record; waits while the producer's queue is full."""
+
+    def settle(self) -> None:
+        """At least once: waits until the records so far are in the log. Else does nothing."""
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
+        """Makes records and consumed offsets permanent.
+
+        Args:
+            offsets: Next offset of each partition, with metadata.
+            group: Consumer group metadata of the generation that consumed them.
+        """
+
+    def abort(self) -> None:
+        """Takes the records back as far as that is possible."""
+
+    def close(self) -> None:
+        """Aborts what is open."""
+
+
+class _ProducerOutput:
+    """Queueing that both guarantees share."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._failed: KafkaError | None = None
+        self.open = False
+
+    def _on_delivery(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        partition: int,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=self._on_delivery,
+                    timestamp=timestamp_ms,
+                    headers=list(headers) or None,
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+                if time.monotonic() > deadline:
+                    raise KafkaUnavailableError(
+                        f"expected the broker to take records of {topic}, took none within "
+                        f"{DEADLINE_S:g} s; check the broker"
+                    ) from None
+            except KafkaException as error:
+                self._raise(error, f"produce to {topic}")
+
+    def _raise(self, error: KafkaException, doing: str) -> None:
+        cause = kafka_error(error)
+        if is_fenced(cause):
+            raise FencedError(
+                f"expected to be the only process of this slot, was replaced by another ({doing}: "
+                f"{cause.str()}); give each process a slot of its own (MYSTOCKS_FEATURES__SLOT)"
+            ) from error
+        if cause.fatal():
+            raise OutputFailedError(
+                f"expected {doing} to succeed, failed for good ({cause.str()}); restart the role"
+            ) from error
+        raise TransactionAbortedError(f"{doing}: {cause.str()}") from error
+
+
+class ExactlyOnceOutput(_ProducerOutput):
+    """Records and offsets in one Kafka transaction."""
+
+    def start(self) -> None:
+        """Fences predecessors with the same transactional id and aborts what they left open."""
+        self._repeat(lambda: self._producer.init_transactions(_ATTEMPT_S), "init_transactions")
+
+    def begin(self) -> None:
+        """Begins a transaction unless one is open."""
+        if not self.open:
+            self._failed = None
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as error:
+                self._raise(error, "begin_transaction")
+            self.open = True
+
+    def settle(self) -> None:
+        """Does nothing: a transaction settles as a whole."""
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
+        """Commits records and offsets together.
+
+        Raises:
+            TransactionAbortedError: The transaction must be aborted, and may be tried again.
+            FencedError: Another process has taken over.
+        """
+        self._repeat(
+            lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _ATTEMPT_S),
+            "send_offsets_to_transaction",
+        )
+        # A timeout here leaves the result unknown, so the call is repeated, never aborted.
+        self._repeat(lambda: self._producer.commit_transaction(_ATTEMPT_S), "commit_transaction")
+        self.open = False
+
+    def abort(self) -> None:
+        """Aborts the open transaction, if any."""
+        if self.open:
+            self._repeat(lambda: self._producer.abort_transaction(_ATTEMPT_S), "abort_transaction")
+            self.open = False
+
+    def close(self) -> None:
+        """Aborts what is open; a broker that is gone will do it by its time-out."""
+        try:
+            self.abort()
+        except (TransactionAbortedError, FencedError, OutputFailedError, KafkaUnavailableError):
+            return
+
+    def _repeat(self, call: Callable[[], object], doing: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                cause = kafka_error(error)
+                again = cause.retriable() or cause.code() == KafkaError._TIMED_OUT
+                if not again or cause.fatal() or cause.txn_requires_abort():
+                    self._raise(error, doing)
+                if time.monotonic() > deadline:
+                    raise KafkaUnavailableError(
+                        f"expected the broker to answer {doing}, did not within {DEADLINE_S:g} s "
+                        f"({cause.str()}); check the broker"
+                    ) from error
+                time.sleep(0.01)
+
+
+class AtLeastOnceOutput(_ProducerOutput):
+    """Records flushed first, then offsets: a crash between the two repeats rows."""
+
+    def __init__(self, producer: Producer, commit: Callable[[Sequence[TopicPartition]], object]):
+        super().__init__(producer)
+        self._commit = commit
+
+    def start(self) -> None:
+        """Does nothing: an idempotent producer needs no preparation."""
+
+    def begin(self) -> None:
+        """Begins to collect records."""
+        self.open = True
+
+    def settle(self) -> None:
+        """Waits until every record is in the log.
+
+        Raises:
+            TransactionAbortedError: A record was refused or timed out.
+        """
+        if self._producer.flush(DEADLINE_S):
+            raise KafkaUnavailableError(
+                f"expected the broker to take all records, did not within {DEADLINE_S:g} s; "
+                "check the broker"
+            )
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise TransactionAbortedError(f"produce: {failed.str()}")
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ARG002
+        """Settles the records, then commits the offsets."""
+        self.settle()
+        try:
+            self._commit(offsets)
+        except KafkaException as error:
+            self._raise(error, "commit of offsets")
+        self.open = False
+
+    def abort(self) -> None:
+        """Forgets the batch; records already sent stay and will be repeated."""
+        self._producer.flush(DEADLINE_S)
+        self._failed = None
+        self.open = False
+
+    def close(self) -> None:
+        """Waits for what was sent."""
+        self._producer.flush(_ATTEMPT_S)

@@ -1,0 +1,92 @@
+"""One assigned partition: its task, and how far it has come since the last commit."""
+
+from dataclasses import dataclass
+
+from streams.kafka.ports import PartitionTask
+from streams.kafka.snapshots import ChunkHeader, CommitMark
+
+
+@dataclass(slots=True)
+class Progress:
+    """A point in the partition.
+
+    Attributes:
+        offset: Next source offset.
+        row: Identity of the next row.
+    """
+
+    offset: int
+    row: int
+
+
+class PartitionRun:
+    """Ownership of one partition, from assignment to revocation.
+
+    Attributes:
+        partition: Partition number.
+        task: Computes its rows.
+        origin: Where its state began.
+        live: Whether its messages are being processed, as opposed to restored.
+        stored: Chunk number to `next_offset` of its stored version.
+    """
+
+    def __init__(self, partition: int, task: PartitionTask) -> None:
+        self.partition = partition
+        self.task = task
+        self.origin = ""
+        self.live = False
+        self.next = Progress(0, 0)
+        self.committed = Progress(0, 0)
+        self.stored: dict[int, int] = {}
+        self._storing: dict[int, int] = {}
+
+    def start_at(self, offset: int, row: int, origin: str) -> None:
+        """Sets the position at which processing begins."""
+        self.next, self.committed = Progress(offset, row), Progress(offset, row)
+        self.origin = origin
+
+    @property
+    def advanced(self) -> bool:
+        """Whether messages were processed since the last commit."""
+        return self.next.offset != self.committed.offset
+
+    def mark(self, set_hash: str) -> CommitMark:
+        """Returns what the next commit says about this partition."""
+        resume, row = self.task.resume_point(self.next.offset, self.next.row)
+        stored = self.stored | self._storing
+        newest = max(stored.values(), default=0)
+        return CommitMark(self.next.row, self.origin, resume, row, len(stored), newest, set_hash)
+
+    def is_committed_by(self, mark: CommitMark | None, set_hash: str) -> bool:
+        """Whether a commit is the one that this partition's state stands at."""
+        return mark is not None and (mark.row, mark.origin, mark.set_hash) == (
+            self.committed.row,
+            self.origin,
+            set_hash,
+        )
+
+    def store(self, chunk: int, set_hash: str, partitions: int) -> ChunkHeader:
+        """Notes that a chunk is stored with the next commit and returns its header."""
+        self._storing[chunk] = self.next.offset
+        return ChunkHeader(
+            set_hash,
+            partitions,
+            self.partition,
+            chunk,
+            self.origin,
+            self.next.offset,
+            self.next.row,
+        )
+
+    def commit(self) -> None:
+        """The transaction has committed."""
+        self.committed = Progress(self.next.offset, self.next.row)
+        self.stored |= self._storing
+        self._storing.clear()
+        self.task.commit()
+
+    def rollback(self) -> None:
+        """The transaction was aborted: back to the last commit."""
+        self.next = Progress(self.committed.offset, self.committed.row)
+        self._storing.clear()
+        self.task.rollback()

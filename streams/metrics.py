@@ -1,0 +1,124 @@
+"""Prometheus metrics of a role."""
+
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+_BATCH_BUCKETS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+_SECONDS_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class LoopMetrics:
+    """What the micro-batch loop and its table tell about themselves.
+
+    Args:
+        registry: Where the metrics are registered; a test passes one of its own.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._ticks_in = self._counter("ticks_in", "Ticks consumed, refused ones included")
+        self._rows_out = self._counter("rows_out", "Feature rows committed or to be committed")
+        self._messages = self._counter("messages_in", "Messages taken from the source topic")
+        self._commits = self._counter("commits", "Committed transactions")
+        self._aborts = self._counter("aborts", "Aborted transactions")
+        self._dead_letters = self._counter("dead_letters", "Messages or ticks refused")
+        self._conflicts = self._counter(
+            "symbol_partition_conflicts", "Symbols seen on more than one partition"
+        )
+        self._batch_ticks = Histogram(
+            "mystocks_batch_ticks",
+            "Ticks in one batch of one partition",
+            buckets=_BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "mystocks_stage_seconds",
+            "Time spent in one stage of one batch",
+            ["stage"],
+            buckets=_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._lag = Gauge(
+            "mystocks_lag_messages",
+            "Messages not yet processed",
+            ["partition"],
+            registry=self.registry,
+        )
+        self._watermark_age = self._gauge(
+            "watermark_age_seconds", "Wall clock minus the newest event time processed"
+        )
+        self._restore = self._counter("restore_seconds", "Time spent restoring state")
+        self._table_stale = self._gauge(
+            "redis_stale_seconds", "Age of the oldest row that Redis does not have yet"
+        )
+        self._newest_ns = 0
+        self._watermark_age.set_function(self._age)
+        self._stage_totals: dict[str, Any] = {}
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"mystocks_{name}", text, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"mystocks_{name}", text, registry=self.registry)
+
+    def _age(self) -> float:
+        return time.time() - self._newest_ns / 1e9 if self._newest_ns else 0.0
+
+    def serve(self, host: str, port: int) -> str:
+        """Serves `/metrics` in a thread.
+
+        Returns:
+            Address of the server; port 0 takes a free one.
+        """
+        server, _ = start_http_server(port, addr=host, registry=self.registry)
+        return f"http://{host}:{server.server_port}/metrics"
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage of a batch took this long."""
+        child = self._stage_totals.get(name)
+        if child is None:
+            child = self._stage_totals[name] = self._stages.labels(name)
+        child.observe(seconds)
+
+    def batch(self, rows: int, refused: int, messages: int, stages: dict[str, float]) -> None:
+        """A batch of one partition was computed."""
+        self._ticks_in.inc(rows + refused)
+        self._rows_out.inc(rows)
+        self._messages.inc(messages)
+        self._batch_ticks.observe(rows)
+        for name, seconds in stages.items():
+            self.stage(name, seconds)
+
+    def newest(self, event_time_ns: int) -> None:
+        """A row with this event time (ns since 1970, UTC) was computed."""
+        self._newest_ns = max(self._newest_ns, event_time_ns)
+
+    def committed(self) -> None:
+        """A transaction was committed."""
+        self._commits.inc()
+
+    def aborted(self) -> None:
+        """A transaction was aborted."""
+        self._aborts.inc()
+
+    def dead_letter(self, count: int) -> None:
+        """So many messages or ticks were refused."""
+        self._dead_letters.inc(count)
+
+    def conflict(self, count: int) -> None:
+        """So many symbols appeared on a second partition."""
+        self._conflicts.inc(count)
+
+    def lag(self, partition: int, messages: int) -> None:
+        """So many messages of a partition wait."""
+        self._lag.labels(str(partition)).set(messages)
+
+    def restoring(self, seconds: float) -> None:
+        """So much time went into restoring state."""
+        self._restore.inc(seconds)
+
+    def table_stale(self, seconds: float) -> None:
+        """The oldest row that the table lacks is this old."""
+        self._table_stale.set(seconds)

@@ -1,0 +1,452 @@
+"""An in-memory Kafka behind the ports of the loop, with scripted rebalances and crashes."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
+from streams.kafka.assignment import Assignment
+from streams.kafka.errors import TransactionAbortedError
+from streams.kafka.loop import LoopSettings, MicroBatchLoop
+from streams.kafka.restore import Restorer
+from streams.metrics import LoopMetrics
+
+SOURCE, OUTPUT, DEAD, STATE, GROUP = "ticks", "features.t", "ticks.dead-letter", "g.state", "g"
+
+# At most this many messages of a partition in one poll, so that partitions take turns.
+_FETCH = 2
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+class Broker:
+    """Topics, committed offsets, and the faults to inject.
+
+    `faults` maps a step to a function called with how often the step was reached; it raises what
+    is to happen there.
+    """
+
+    def __init__(self, partitions: int = 2) -> None:
+        self.partitions = partitions
+        self.logs: dict[tuple[str, int], list[Message]] = {}
+        self.low: Counter[tuple[str, int]] = Counter()
+        self.committed: dict[int, tuple[int, str]] = {}
+        self.faults: dict[str, Callable[[int], None]] = {}
+        self.reached: Counter[str] = Counter()
+        self.generation = 0
+
+    def reach(self, step: str) -> None:
+        self.reached[step] += 1
+        if step in self.faults:
+            self.faults[step](self.reached[step])
+
+    def log(self, topic: str, partition: int) -> list[Message]:
+        return self.logs.setdefault((topic, partition), [])
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        log = self.log(topic, partition)
+        log.append(
+            Message(
+                topic=topic,
+                partition=partition,
+                offset=len(log),
+                key=key,
+                value=value,
+                headers=list(headers) or None,
+                timestamp=(1, 0),
+            )
+        )
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        self.low[topic, partition] = offset
+
+    def rows(self, partition: int) -> list[tuple[int, dict]]:
+        """Returns (row identity, row) of everything committed to the output topic."""
+        found = []
+        for message in self.log(OUTPUT, partition):
+            first = int(dict(message.headers())["first_row"])
+            found += [(first + i, row) for i, row in enumerate(json.loads(message.value()))]
+        return found
+
+
+class FakeConsumer:
+    """Group consumer and plain reader in one."""
+
+    def __init__(self, broker: Broker, eof: bool = False) -> None:
+        self._broker = broker
+        self._eof = eof
+        self._callbacks: dict[str, Callable] = {}
+        self._script: list[tuple[str, list[int]]] = []
+        self._positions: dict[tuple[str, int], int] = {}
+        self._paused: set[tuple[str, int]] = set()
+        self._stale: list[Message] = []
+        self._at_end: set[tuple[str, int]] = set()
+        self._turn = 0
+        self.closed = False
+
+    def subscribe(self, topics: list[str], **callbacks: Callable) -> None:
+        self._callbacks = callbacks
+
+    def rebalance(self, kind: str, partitions: Sequence[int]) -> None:
+        """Has the next poll run a callback: assign, revoke or lost."""
+        self._script.append((kind, list(partitions)))
+
+    def deliver_stale(self, messages: Sequence[Message]) -> None:
+        """Has the next poll return these messages as well."""
+        self._stale = list(messages)
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self._positions = {(p.topic, p.partition): p.offset for p in partitions}
+        self._at_end = set()
+
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        for part in partitions:
+            place = (part.topic, part.partition)
+            self._positions[place] = len(self._broker.log(*place))
+
+    def unassign(self) -> None:
+        self._positions = {}
+
+    def consume(self, num_messages: int, timeout: float) -> list[Message]:
+        if not self._eof:
+            self._broker.reach("consume")
+        stale, self._stale = self._stale, []
+        for kind, numbers in self._take_script():
+            parts = [TopicPartition(SOURCE, number) for number in numbers]
+            self._callbacks[f"on_{kind}"](self, parts)
+            if kind != "assign":
+                for number in numbers:
+                    self._positions.pop((SOURCE, number), None)
+            self._broker.generation += 1
+        messages: list[Message] = stale
+        places = list(self._positions.items())
+        self._turn += 1
+        for place, position in places[self._turn % 2 :] + places[: self._turn % 2]:
+            if place in self._paused:
+                continue
+            log = self._broker.log(*place)
+            if position < self._broker.low[place]:
+                messages.append(_error(KafkaError._AUTO_OFFSET_RESET, place))
+                continue
+            room = max(num_messages - len(messages), 0)
+            taken = log[position : position + min(room, _FETCH)]
+            messages += taken
+            self._positions[place] = position + len(taken)
+            if self._eof and self._positions[place] >= len(log) and place not in self._at_end:
+                self._at_end.add(place)
+                messages.append(_error(KafkaError._PARTITION_EOF, place))
+        return messages
+
+    def _take_script(self) -> list[tuple[str, list[int]]]:
+        script, self._script = self._script, []
+        return script
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        found = []
+        for part in partitions:
+            offset, metadata = self._broker.committed.get(part.partition, (-1001, ""))
+            found.append(TopicPartition(part.topic, part.partition, offset, metadata=metadata))
+        return found
+
+    def consumer_group_metadata(self) -> int:
+        return self._broker.generation
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        for part in offsets:
+            self._broker.committed[part.partition] = (part.offset, part.metadata)
+
+    def pause(self, partitions: list[TopicPartition]) -> None:
+        self._paused |= {(p.topic, p.partition) for p in partitions}
+
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        self._paused -= {(p.topic, p.partition) for p in partitions}
+
+    def seek(self, partition: TopicPartition) -> None:
+        self._positions[partition.topic, partition.partition] = partition.offset
+
+    def get_watermark_offsets(
+        self, partition: TopicPartition, timeout: float = 0, cached: bool = False
+    ) -> tuple[int, int]:
+        place = (partition.topic, partition.partition)
+        return self._broker.low[place], len(self._broker.log(*place))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _error(code: int, place: tuple[str, int]) -> Message:
+    return Message(topic=place[0], partition=place[1], error=KafkaError(code))
+
+
+class FakeOutput:
+    """A transaction: records become visible, and offsets count, at commit alone."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._pending: list[tuple] = []
+        self.open = False
+
+    def start(self) -> None:
+        self._broker.reach("start")
+
+    def begin(self) -> None:
+        self.open = True
+        self._broker.reach("begin")
+
+    def produce(self, topic, value, partition, *, key=None, headers=(), timestamp_ms=0) -> None:
+        self._broker.reach("snapshot" if topic == STATE else "produce")
+        self._pending.append((topic, partition, value, key, tuple(headers)))
+
+    def settle(self) -> None:
+        self._broker.reach("settle")
+
+    def commit(self, offsets: Sequence[TopicPartition], group: int) -> None:
+        self._broker.reach("before commit")
+        if group != self._broker.generation:
+            raise TransactionAbortedError("stale generation")
+        for record in self._pending:
+            self._broker.append(*record)
+        for part in offsets:
+            self._broker.committed[part.partition] = (part.offset, part.metadata)
+        self._pending.clear()
+        self.open = False
+        self._broker.reach("after commit")
+
+    def abort(self) -> None:
+        self._broker.reach("abort")
+        self._pending.clear()
+        self.open = False
+
+    def close(self) -> None:
+        self._pending.clear()
+
+
+class SumTask:
+    """Adds up prices by symbol; a message is ``symbol:price``, anything else is refused."""
+
+    CHUNK = 2
+
+    def __init__(self, partition: int, broker: Broker | None = None) -> None:
+        self._broker = broker
+        self.partition = partition
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.last: dict[str, int] = {}
+        self.known_until: dict[str, int] = {}
+        self.dirty: dict[int, tuple[int, int]] = {}
+        self._saved: tuple[dict, dict] | None = None
+        self._storing: list[int] = []
+        self._touched: set[str] = set()
+
+    def process(self, batch: MessageBatch, first_row: int) -> Produced:
+        self._reach("kernel")
+        if self._saved is None:
+            self._saved = (dict(self.sums), dict(self.last))
+        rows, refused, sources = [], [], []
+        for i, value in enumerate(batch.values):
+            symbol, _, price = (value or b"").decode().partition(":")
+            if not price:
+                refused.append(Refusal(i, None, "expected symbol:price"))
+                continue
+            self._add(symbol, float(price), int(batch.offsets[i]), first_row + len(rows))
+            rows.append({"symbol": symbol, "sum": self.sums[symbol]})
+            sources.append(i)
+        blocks = []
+        if rows:
+            blocks.append(Block(json.dumps(rows).encode(), len(rows), sources[0], sources[-1], 1))
+        return Produced(len(rows), blocks, refused)
+
+    def replay(self, batch: MessageBatch, first_row: int) -> int:
+        rows = 0
+        for i, value in enumerate(batch.values):
+            symbol, _, price = (value or b"").decode().partition(":")
+            if price:
+                offset = int(batch.offsets[i])
+                if offset >= self.known_until.get(symbol, 0):
+                    self._add(symbol, float(price), offset, first_row + rows)
+                rows += 1
+        return rows
+
+    def shift_rows(self, distance: int) -> None:
+        self.last = {symbol: row + distance for symbol, row in self.last.items()}
+
+    def commit(self) -> None:
+        self._reach("state commit")
+        self._saved = None
+        for chunk in self._storing:
+            self.dirty.pop(chunk, None)
+        self._storing = []
+
+    def rollback(self) -> None:
+        if self._saved is not None:
+            self.sums, self.last = self._saved
+        self._saved, self._storing = None, []
+
+    def resume_point(self, offset: int, row: int) -> tuple[int, int]:
+        unstored = [point for chunk, point in self.dirty.items() if chunk not in self._storing]
+        return min(unstored, default=(offset, row))
+
+    def due_chunks(self, now: float, budget_bytes: int) -> list[tuple[int, bytes]]:
+        """Stores one changed chunk per commit, so that stored chunks have different ages."""
+        chunks = sorted(self.dirty)[:1]
+        self._storing = chunks
+        return [(chunk, self._encode(chunk)) for chunk in chunks]
+
+    def load_chunk(self, chunk: int, payload: bytes, next_offset: int) -> None:
+        for symbol, total, row in json.loads(payload):
+            self.sums[symbol], self.last[symbol] = total, row
+            self.known_until[symbol] = next_offset
+
+    def take_latest(self) -> LatestRows | None:
+        symbols = sorted(self._touched & set(self.last))
+        self._touched.clear()
+        if not symbols:
+            return None
+        return LatestRows(
+            self.partition,
+            symbols,
+            np.zeros(len(symbols), np.int64),
+            np.zeros(len(symbols)),
+            np.array([self.last[s] for s in symbols]),
+            np.array([[self.sums[s]] for s in symbols]),
+            max(self.last.values()),
+        )
+
+    def touch_all(self) -> None:
+        self._touched = set(self.sums)
+
+    def _add(self, symbol: str, price: float, offset: int, row: int) -> None:
+        self.sums[symbol] = self.sums.get(symbol, 0.0) + price
+        self.last[symbol] = row
+        self._touched.add(symbol)
+        self.dirty.setdefault(list(self.sums).index(symbol) // self.CHUNK, (offset, row))
+
+    def _encode(self, chunk: int) -> bytes:
+        names = list(self.sums)[chunk * self.CHUNK : (chunk + 1) * self.CHUNK]
+        return json.dumps([[s, self.sums[s], self.last.get(s, -1)] for s in names]).encode()
+
+    def _reach(self, step: str) -> None:
+        if self._broker is not None:
+            self._broker.reach(step)
+
+
+class FakeTable:
+    """Keeps the latest rows, newer ones only."""
+
+    ready = True
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.needs_everything = False
+        self.rows: dict[str, tuple[int, float]] = {}
+
+    def offer(self, rows: Sequence[LatestRows]) -> None:
+        self._broker.reach("table")
+        for latest in rows:
+            for i, symbol in enumerate(latest.symbols):
+                self.rows[symbol] = (int(latest.row[i]), float(latest.values[i, 0]))
+
+    def close(self, timeout_s: float) -> None:
+        pass
+
+
+@dataclass
+class Rig:
+    """A loop on a fake broker."""
+
+    broker: Broker
+    policy: str = "fail"
+    set_hash: str = "h"
+    table: FakeTable = field(init=False)
+    consumer: FakeConsumer = field(init=False)
+    loop: MicroBatchLoop = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.table = FakeTable(self.broker)
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new process on the same broker and table."""
+        broker, metrics = self.broker, LoopMetrics()
+        self.consumer = FakeConsumer(broker)
+        self.assignment = Assignment(
+            SOURCE,
+            self.set_hash,
+            consumer=self.consumer,
+            restorer=Restorer(
+                FakeConsumer(broker, eof=True),
+                source=SOURCE,
+                output=OUTPUT,
+                state=STATE,
+                partitions=broker.partitions,
+                set_hash=self.set_hash,
+                policy=self.policy,
+            ),
+            new_task=lambda partition: SumTask(partition, broker),
+            metrics=metrics,
+            incremental=True,
+        )
+        self.loop = MicroBatchLoop(
+            LoopSettings(
+                source=SOURCE,
+                output=OUTPUT,
+                dead_letter=DEAD,
+                state=STATE,
+                group=GROUP,
+                partitions=broker.partitions,
+                set_hash=self.set_hash,
+                backend="cpu",
+                commit_interval_s=0.0,
+                max_batch_bytes=20,
+            ),
+            consumer=self.consumer,
+            output=FakeOutput(broker),
+            assignment=self.assignment,
+            table=self.table,
+            metrics=metrics,
+        )
+        self.loop.start()
+
+    def assign(self, *partitions: int) -> None:
+        self.consumer.rebalance("assign", partitions)
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.step()
+
+    def settle(self, limit: int = 500) -> None:
+        """Steps until everything in the log is processed."""
+        for _ in range(limit):
+            self.loop.step()
+            runs = self.assignment.live
+            if len(runs) == len(self.assignment.runs) and all(
+                run.committed.offset == len(self.broker.log(SOURCE, run.partition)) for run in runs
+            ):
+                self.loop.step()
+                return
+        raise AssertionError("the loop does not come to an end")
+
+
+def fill(broker: Broker, count: int = 60) -> None:
+    """Writes ticks of five symbols a partition, and some garbage."""
+    for i in range(count):
+        partition = i % broker.partitions
+        if i % 17 == 5:
+            broker.append(SOURCE, partition, b"garbage")
+        else:
+            broker.append(SOURCE, partition, b"S%d%d:%d" % (partition, i * 7 % 5, i))
