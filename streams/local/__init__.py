@@ -1,0 +1,1 @@
+"""Embedded Apache Kafka and Valkey, and the supervision of role processes."""

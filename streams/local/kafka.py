@@ -1,0 +1,167 @@
+"""Apache Kafka as one local process: broker and controller (KRaft) on the loopback interface."""
+
+import base64
+import subprocess
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from streams.local.java import Java
+from streams.local.ports import HOST, free_port
+from streams.local.server import Server, explain_failure
+
+_STARTED = "Kafka Server started"
+_FORMAT_TIMEOUT_S = 60.0
+
+# Relative to the working directory: in an absolute path a comma would mean two directories.
+_PROPERTIES_FILE = "server.properties"
+_LOG_DIRECTORY = "log"
+
+# The serial collector and the first compiler tier only: half the start time and the least memory;
+# the broker's hot path is copying in the kernel.
+_JVM_FLAGS = ("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+_LOG4J = f"""\
+status=error
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{{ISO8601}} %p %c{{1}}: %m%n
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+logger.server.name=kafka.server.KafkaRaftServer
+# Its line "{_STARTED}" tells that clients can connect.
+logger.server.level=info
+"""
+
+_PROPERTIES = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    # One node holds everything.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "4",
+    # A restart after a kill waits until the controller has given up the broker's last life:
+    # 11 s with the default session of 9 s, 2.8 s with this.
+    "broker.session.timeout.ms": "1500",
+    "broker.heartbeat.interval.ms": "300",
+    # Groups settle at once instead of waiting for members that never come, and notice within a
+    # heartbeat that a member came or left (the default of 5 s is meant for thousands of groups).
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.heartbeat.interval.ms": "300",
+    "group.consumer.heartbeat.interval.ms": "300",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "6000",
+    # A stack that was off for a month must find its offsets again.
+    "offsets.retention.minutes": str(2**31 - 1),
+    # Feature blocks and snapshot chunks stay below 1 MiB; dead letters add up to 64 KiB.
+    "message.max.bytes": str(4 * 1024 * 1024),
+    # Records of the past and of simulated futures keep their event time as timestamp.
+    "log.message.timestamp.after.max.ms": str(2**63 - 1),
+    # Sized for one machine that does other work too.
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+
+
+class KafkaBroker(Server):
+    """A broker of Apache Kafka that keeps its log below a directory."""
+
+    name = "Kafka"
+    ready_timeout_s = 60.0
+    stop_timeout_s = 20.0
+
+    def __init__(
+        self,
+        directory: Path,
+        log: Path,
+        *,
+        java: Java,
+        jars: Path,
+        jvm_flags: Sequence[str] = (),
+        port: int = 0,
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        """Prepares a broker that is not running yet.
+
+        Args:
+            directory: Where it keeps its log; formatted on the first start.
+            log: File for its output.
+            java: Runtime to run it with.
+            jars: Directory of Kafka's jars.
+            jvm_flags: Further flags of the runtime, such as those of `class_data`.
+            port: The port it must have; 0 lets it have any.
+            keep_open: File descriptors that stay open in it.
+        """
+        super().__init__(directory, log, port=port, keep_open=keep_open)
+        self._java = java
+        self._jars = jars
+        self._jvm_flags = [*_JVM_FLAGS, *jvm_flags]
+
+    def launch(self, preferred_port: int = 0) -> None:
+        """Formats the directory if it is new and starts the broker."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "log4j2.properties").write_text(_LOG4J)
+        if not (self._directory / _LOG_DIRECTORY / "meta.properties").exists():
+            self._format()
+        super().launch(preferred_port)
+
+    def _command(self) -> list[str | Path]:
+        self._write_properties(self._port, free_port())
+        return self._java_command("kafka.Kafka", _PROPERTIES_FILE)
+
+    def _is_ready(self) -> bool:
+        return _STARTED in self._output()
+
+    def _format(self) -> None:
+        self._write_properties(free_port(), free_port())
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = self._java_command(
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", _PROPERTIES_FILE
+        )
+        result = subprocess.run(
+            command,
+            cwd=self._directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_FORMAT_TIMEOUT_S,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise explain_failure(self.name, self._directory, self._log, result.stdout)
+
+    def _write_properties(self, port: int, controller_port: int) -> None:
+        settings = _PROPERTIES | {
+            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "log.dirs": _LOG_DIRECTORY,
+        }
+        (self._directory / _PROPERTIES_FILE).write_text(
+            "".join(f"{key}={value}\n" for key, value in settings.items())
+        )
+
+    def _java_command(self, main_class: str, *arguments: str | Path) -> list[str | Path]:
+        return [
+            self._java.path,
+            *self._jvm_flags,
+            "-Dlog4j2.configurationFile=file:log4j2.properties",
+            "-cp",
+            # Sorted by name, as the class-data archive holds only for the same class path.
+            ":".join(str(jar) for jar in sorted(self._jars.glob("*.jar"))),
+            main_class,
+            *arguments,
+        ]
