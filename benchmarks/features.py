@@ -1,0 +1,379 @@
+"""Throughput and latency of the features role on a real broker, beside the limits of the client.
+
+Throughput: a topic is filled, then one process turns it into the features topic and the Redis
+table, exactly once, with snapshots on (every 2 s here, so that a run holds more than one cycle).
+In the same round and over the same topic the bare rates are taken: `consume(n)` + `value()` +
+join, and idempotent produce of blocks of the size that the role wrote.
+
+Latency: a role in a process of its own, ticks produced at 10,000 a second; from before `produce()`
+of a probe symbol's tick until HGET, polled at most every millisecond, shows that tick or a newer
+one. The first third is dropped.
+
+    python benchmarks/features.py [--quick] [--json] [--rounds N]
+
+Broker, role, Redis and the measuring clients share the machine.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import workload
+from mystocks.roles.features import build
+from schemas.settings import Settings, load_settings
+from schemas.topics import features_topic, topic_specs
+from streams.kafka.admin import ensure_topics
+from streams.local.stack import LocalStack
+from streams.metrics import LoopMetrics
+
+PARTITIONS = 4
+SNAPSHOT_S = 2.0
+STAGES = ("poll", "decode", "kernel", "encode", "produce", "snapshot", "commit", "table")
+
+
+def settings_for(stack: dict[str, str], name: str, **features: object) -> Settings:
+    """Returns settings of a feature set of its own over a topic of its own."""
+    return load_settings(
+        kafka={"bootstrap_servers": stack["kafka"], "partitions": PARTITIONS},
+        redis={"url": stack["redis"]},
+        data_dir=stack["data_dir"],
+        features={
+            "name": name,
+            "source_topic": f"bench.{name}",
+            "snapshot_interval_s": SNAPSHOT_S,
+            **features,
+        },
+    )
+
+
+def run_role(settings: Settings, ticks: int) -> dict[str, float]:
+    """Runs the features loop in this process until it has committed `ticks` rows."""
+    metrics = LoopMetrics()
+    identity = f"bench.{uuid.uuid4().hex[:8]}"
+    loop = build(settings, identity, metrics)
+    began: list[float] = []
+
+    def watch() -> None:
+        while value(metrics, "mystocks_rows_out_total") < ticks:
+            time.sleep(0.005)
+        loop.stop()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+
+    def ready() -> None:
+        began.append(time.perf_counter())
+        watcher.start()
+
+    cpu = time.process_time()
+    loop.run(on_ready=ready)
+    seconds = time.perf_counter() - began[0]
+    result = {
+        "ticks_per_s": ticks / seconds,
+        "seconds": seconds,
+        "cores": (time.process_time() - cpu) / seconds,
+    }
+    for stage in STAGES:
+        spent = value(metrics, "mystocks_stage_seconds_sum", stage=stage)
+        result[f"ns_{stage}"] = spent / ticks * 1e9
+    return result
+
+
+def value(metrics: LoopMetrics, name: str, **labels: str) -> float:
+    """Returns the value of a metric, 0 where it has none yet."""
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def bare_consume(stack: dict[str, str], topic: str, messages: int) -> float:
+    """Returns messages per second of consume(n) + value() + join, read_committed."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack["kafka"],
+            "group.id": uuid.uuid4().hex,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "queued.min.messages": 1_000_000,
+            "queued.max.messages.kbytes": 65_536,
+            "fetch.queue.backoff.ms": 5,
+            "max.partition.fetch.bytes": 4 * 1024**2,
+        }
+    )
+    consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
+    done = len(consumer.consume(1, 10))
+    began = time.perf_counter()
+    while done < messages:
+        got = consumer.consume(20_000, 0.05)
+        b"".join([message.value() for message in got])
+        done += len(got)
+    rate = done / (time.perf_counter() - began)
+    consumer.close()
+    return rate
+
+
+def bare_produce(stack: dict[str, str], settings: Settings, size: int, total: int) -> float:
+    """Returns bytes per second of idempotent produce of blocks of `size` bytes."""
+    topic = f"bench.produce.{uuid.uuid4().hex[:6]}"
+    spec = next(s for s in topic_specs(settings) if s.name.startswith("features."))
+    ensure_topics(settings, [spec.__class__(topic, "", "", "features", PARTITIONS, spec.config)])
+    producer = Producer(
+        {
+            "bootstrap.servers": stack["kafka"],
+            "enable.idempotence": True,
+            "linger.ms": 0,
+            "batch.size": 1024**2,
+            "queue.buffering.max.kbytes": 256 * 1024,
+        }
+    )
+    block = os.urandom(size)
+    producer.produce(topic, block, partition=0)
+    producer.flush()
+    count = max(total // size, 1)
+    began = time.perf_counter()
+    for i in range(count):
+        while True:
+            try:
+                producer.produce(topic, block, partition=i % PARTITIONS)
+                break
+            except BufferError:
+                producer.poll(0.01)
+    producer.flush()
+    return count * size / (time.perf_counter() - began)
+
+
+def output_blocks(stack: dict[str, str], topic: str) -> tuple[int, int]:
+    """Returns number and bytes of the blocks in a features topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack["kafka"],
+            "group.id": uuid.uuid4().hex,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
+    count = size = ends = 0
+    while ends < PARTITIONS:
+        for message in consumer.consume(1000, 0.2):
+            if message.error() is not None:
+                ends += 1
+            else:
+                count, size = count + 1, size + len(message.value())
+    consumer.close()
+    return count, size
+
+
+def throughput(
+    stack: dict[str, str],
+    label: str,
+    messages: list[tuple[int, bytes]],
+    ticks: int,
+    repeat: int,
+    rounds: int,
+    **features: object,
+) -> dict[str, list[float]]:
+    """Measures one encoding: the role and the bare rates, in turn."""
+    name = f"{label}_{uuid.uuid4().hex[:6]}"
+    base = settings_for(stack, name)
+    ensure_topics(base, topic_specs(base, frozenset({"features"})))
+    workload.send(stack["kafka"], base.features.source_topic, messages, repeat)
+    total = ticks * repeat
+    series: dict[str, list[float]] = {}
+
+    def note(key: str, number: float) -> None:
+        series.setdefault(key, []).append(number)
+
+    for round_number in range(rounds):
+        per_message = ticks / len(messages)
+        consumed = bare_consume(stack, base.features.source_topic, len(messages) * repeat)
+        run_name = f"{name}_{round_number}"
+        settings = settings_for(
+            stack, run_name, source_topic=base.features.source_topic, **features
+        )
+        ensure_topics(settings, topic_specs(settings, frozenset({"features"})))
+        result = run_role(settings, total)
+        blocks, size = output_blocks(stack, features_topic(run_name))
+        produced = bare_produce(stack, settings, size // blocks, min(size, 600_000_000))
+        note("ticks_per_s", result["ticks_per_s"])
+        note("seconds", result["seconds"])
+        note("cores", result["cores"])
+        note("bare_consume_ticks_per_s", consumed * per_message)
+        note("vs_bare_consume", result["ticks_per_s"] / (consumed * per_message))
+        rate = size / result["seconds"]
+        note("output_mb_per_s", rate / 1e6)
+        note("bare_produce_mb_per_s", produced / 1e6)
+        note("output_vs_bare_produce", rate / produced)
+        for stage in STAGES:
+            note(f"ns_{stage}", result[f"ns_{stage}"])
+    return series
+
+
+_POLLER = """
+import sys, time, json, redis
+host, port, key, field, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], float(sys.argv[5])
+client = redis.Redis(host, port)
+seen, last, end = [], 0, time.time() + seconds
+while time.time() < end:
+    raw = client.hget(key, field)
+    now = time.time_ns()
+    if raw is not None:
+        at = json.loads(raw)["event_time_ns"]
+        if at != last:
+            seen.append((now, at)); last = at
+    time.sleep(0.0003)
+print(json.dumps(seen))
+"""
+
+
+def latency(
+    stack: dict[str, str], label: str, rate: int, seconds: float, **features: object
+) -> dict[str, float]:
+    """Measures produce to Redis at a steady rate of single JSON ticks."""
+    name = f"lat_{label}_{uuid.uuid4().hex[:6]}"
+    settings = settings_for(stack, name, **features)
+    ensure_topics(settings, topic_specs(settings, frozenset({"features"})))
+    environment = os.environ | settings.as_environment()
+    role = subprocess.Popen(
+        [sys.executable, "-m", "mystocks.roles", "features"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in role.stdout:
+            if '"event": "ready"' in line:
+                break
+        threading.Thread(target=role.stdout.read, daemon=True).start()
+        host, port = stack["redis"].removeprefix("redis://").split(":")
+        poller = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _POLLER,
+                host,
+                port,
+                f"features:{name}",
+                "PROBE",
+                str(seconds + 2),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        probes = _paced(stack["kafka"], settings.features.source_topic, rate, seconds)
+        seen = json.loads(poller.communicate(timeout=seconds + 30)[0])
+    finally:
+        role.terminate()
+        role.wait(20)
+    times = np.array([at for _, at in seen])
+    reads = np.array([now for now, _ in seen])
+    probes = np.array(probes[len(probes) // 3 :])
+    first = np.searchsorted(times, probes)
+    kept = first < len(times)
+    delays = (reads[np.minimum(first, len(reads) - 1)] - probes)[kept] / 1e6
+    return {
+        "p50_ms": float(np.percentile(delays, 50)),
+        "p99_ms": float(np.percentile(delays, 99)),
+        "missing": float((~kept).sum()),
+    }
+
+
+def _paced(bootstrap: str, topic: str, rate: int, seconds: float) -> list[int]:
+    """Produces JSON ticks at a steady rate; every 200th is the probe's. Returns probe times."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "linger.ms": 0,
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+        }
+    )
+    names = [f"SY{i:04d}" for i in range(workload.SYMBOLS)]
+    probes = []
+    began = time.perf_counter()
+    sent = 0
+    while (elapsed := time.perf_counter() - began) < seconds:
+        due = int(elapsed * rate)
+        for i in range(sent, due):
+            symbol = "PROBE" if i % 200 == 0 else names[i * 7919 % workload.SYMBOLS]
+            now = time.time_ns()
+            if symbol == "PROBE":
+                probes.append(now)
+            producer.produce(
+                topic,
+                b'{"symbol":"%b","event_time_ns":%d,"price":%.4f,"size":1}'
+                % (symbol.encode(), now, 100 + i % 977 * 0.01),
+                symbol,
+            )
+        sent = due
+        producer.poll(0)
+        time.sleep(0.0005)
+    producer.flush()
+    return probes
+
+
+def main() -> None:
+    """Runs everything and prints a table, or one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short round, at most 45 s")
+    parser.add_argument("--json", action="store_true", help="last line: one flat JSON object")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds (default 3, quick 1)")
+    parser.add_argument("--only", default="", help="json, batch100, arrow500 or latency")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    rounds = arguments.rounds or (1 if quick else 3)
+    flat: dict[str, float] = {}
+
+    def report(label: str, series: dict[str, list[float]]) -> None:
+        for key, numbers in series.items():
+            flat[f"{label}_{key}"] = float(np.median(numbers))
+            if not arguments.json:
+                print(
+                    f"{label + '_' + key:45s} median {np.median(numbers):14,.2f}"
+                    f"   min {min(numbers):14,.2f}   max {max(numbers):14,.2f}",
+                    flush=True,
+                )
+
+    wanted = lambda part: arguments.only in ("", part)  # noqa: E731
+    with tempfile.TemporaryDirectory() as directory:
+        with LocalStack(Path(directory) / "stack", ephemeral=True) as endpoints:
+            stack = {"kafka": endpoints.kafka, "redis": endpoints.redis, "data_dir": directory}
+            ticks = workload.make_ticks(500_000)
+            encodings: list[tuple[str, Callable[[], list[tuple[int, bytes]]], int]] = [
+                ("json", lambda: workload.json_messages(ticks, PARTITIONS), 3 if quick else 8),
+                (
+                    "batch100",
+                    lambda: workload.batch_messages(ticks, PARTITIONS, 100),
+                    12 if quick else 30,
+                ),
+                (
+                    "arrow500",
+                    lambda: workload.arrow_messages(ticks, PARTITIONS, 500),
+                    12 if quick else 30,
+                ),
+            ]
+            for label, make, repeat in encodings:
+                if wanted(label):
+                    report(label, throughput(stack, label, make(), len(ticks), repeat, rounds))
+            if wanted("latency"):
+                seconds = 6.0 if quick else 15.0
+                for prefix, guarantee in (("", "exactly_once"), ("alo_", "at_least_once")):
+                    result = latency(stack, guarantee, 10_000, seconds, guarantee=guarantee)
+                    report(f"{prefix}redis", {f"{k}_10k": [v] for k, v in result.items()})
+    if arguments.json:
+        print(json.dumps(flat))
+
+
+if __name__ == "__main__":
+    main()

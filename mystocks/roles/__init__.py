@@ -1,0 +1,1 @@
+"""One file per process: where a `streams` loop meets a `processors` function."""

@@ -1,0 +1,41 @@
+"""Starts a role: ``python -m mystocks.roles features``."""
+
+import importlib
+import pkgutil
+import sys
+
+import structlog
+
+import mystocks.roles
+from mystocks.roles.process import RoleProcess
+from schemas.errors import MyStocksError
+from schemas.settings import load_settings
+
+_NOT_ROLES = {"__main__", "process"}
+
+
+def role_names() -> list[str]:
+    """Returns the roles there are: every module of this package that is one."""
+    modules = {module.name for module in pkgutil.iter_modules(mystocks.roles.__path__)}
+    return sorted(modules - _NOT_ROLES)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a role and returns its exit code: 0 after a drain, 75 when another process took over."""
+    if len(arguments) != 1 or arguments[0] not in role_names():
+        sys.stderr.write(f"expected one role of {', '.join(role_names())}, was {arguments}\n")
+        return 2
+    role = arguments[0]
+    try:
+        settings = load_settings()
+        process = RoleProcess(role, settings)
+        importlib.import_module(f"mystocks.roles.{role}").run(settings, process)
+    except MyStocksError as error:
+        structlog.get_logger(__name__).error("stopped", error=str(error), exit_code=error.exit_code)
+        sys.stderr.write(f"{role}: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
