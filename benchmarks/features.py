@@ -3,11 +3,8 @@
 Throughput: a topic is filled, then one process turns it into the features topic and the Redis
 table, exactly once, with snapshots on (every 2 s here, so that a run holds more than one cycle).
 In the same round and over the same topic the bare rates are taken: `consume(n)` + `value()` +
-join, and idempotent produce of blocks of the size that the role wrote.
-
-Latency: a role in a process of its own, ticks produced at 10,000 a second; from before `produce()`
-of a probe symbol's tick until HGET, polled at most every millisecond, shows that tick or a newer
-one. The first third is dropped.
+join, and idempotent produce of blocks of the size that the role wrote. Latency: see `latency.py`.
+`up_ready_s`: from the start of `mystocks up` to its ready line, servers included.
 
     python benchmarks/features.py [--quick] [--json] [--rounds N]
 
@@ -15,6 +12,7 @@ Broker, role, Redis and the measuring clients share the machine.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -31,7 +29,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import workload
+from benchmarks import latency, workload
 from mystocks.roles.features import build
 from schemas.settings import Settings, load_settings
 from schemas.topics import features_topic, topic_specs
@@ -112,12 +110,15 @@ def bare_consume(stack: dict[str, str], topic: str, messages: int) -> float:
     )
     consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
     done = len(consumer.consume(1, 10))
+    # As in the role: full collections over 20,000 live messages would halve the rate.
+    gc.disable()
     began = time.perf_counter()
     while done < messages:
         got = consumer.consume(20_000, 0.05)
         b"".join([message.value() for message in got])
         done += len(got)
     rate = done / (time.perf_counter() - began)
+    gc.enable()
     consumer.close()
     return rate
 
@@ -219,108 +220,22 @@ def throughput(
     return series
 
 
-_POLLER = """
-import sys, time, json, redis
-host, port, key, field, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], float(sys.argv[5])
-client = redis.Redis(host, port)
-seen, last, end = [], 0, time.time() + seconds
-while time.time() < end:
-    raw = client.hget(key, field)
-    now = time.time_ns()
-    if raw is not None:
-        at = json.loads(raw)["event_time_ns"]
-        if at != last:
-            seen.append((now, at)); last = at
-    time.sleep(0.0003)
-print(json.dumps(seen))
-"""
-
-
-def latency(
-    stack: dict[str, str], label: str, rate: int, seconds: float, **features: object
-) -> dict[str, float]:
-    """Measures produce to Redis at a steady rate of single JSON ticks."""
-    name = f"lat_{label}_{uuid.uuid4().hex[:6]}"
-    settings = settings_for(stack, name, **features)
-    ensure_topics(settings, topic_specs(settings, frozenset({"features"})))
-    environment = os.environ | settings.as_environment()
-    role = subprocess.Popen(
-        [sys.executable, "-m", "mystocks.roles", "features"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in role.stdout:
-            if '"event": "ready"' in line:
-                break
-        threading.Thread(target=role.stdout.read, daemon=True).start()
-        host, port = stack["redis"].removeprefix("redis://").split(":")
-        poller = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _POLLER,
-                host,
-                port,
-                f"features:{name}",
-                "PROBE",
-                str(seconds + 2),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        probes = _paced(stack["kafka"], settings.features.source_topic, rate, seconds)
-        seen = json.loads(poller.communicate(timeout=seconds + 30)[0])
-    finally:
-        role.terminate()
-        role.wait(20)
-    times = np.array([at for _, at in seen])
-    reads = np.array([now for now, _ in seen])
-    probes = np.array(probes[len(probes) // 3 :])
-    first = np.searchsorted(times, probes)
-    kept = first < len(times)
-    delays = (reads[np.minimum(first, len(reads) - 1)] - probes)[kept] / 1e6
-    return {
-        "p50_ms": float(np.percentile(delays, 50)),
-        "p99_ms": float(np.percentile(delays, 99)),
-        "missing": float((~kept).sum()),
-    }
-
-
-def _paced(bootstrap: str, topic: str, rate: int, seconds: float) -> list[int]:
-    """Produces JSON ticks at a steady rate; every 200th is the probe's. Returns probe times."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "linger.ms": 0,
-            "acks": "all",
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",
-        }
-    )
-    names = [f"SY{i:04d}" for i in range(workload.SYMBOLS)]
-    probes = []
+def up_ready(directory: Path) -> float:
+    """Returns the seconds from the start of `mystocks up` to its ready line."""
+    command = [sys.executable, "-m", "mystocks.cli.main", "up", "--ephemeral", "--json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MYSTOCKS_")}
     began = time.perf_counter()
-    sent = 0
-    while (elapsed := time.perf_counter() - began) < seconds:
-        due = int(elapsed * rate)
-        for i in range(sent, due):
-            symbol = "PROBE" if i % 200 == 0 else names[i * 7919 % workload.SYMBOLS]
-            now = time.time_ns()
-            if symbol == "PROBE":
-                probes.append(now)
-            producer.produce(
-                topic,
-                b'{"symbol":"%b","event_time_ns":%d,"price":%.4f,"size":1}'
-                % (symbol.encode(), now, 100 + i % 977 * 0.01),
-                symbol,
-            )
-        sent = due
-        producer.poll(0)
-        time.sleep(0.0005)
-    producer.flush()
-    return probes
+    process = subprocess.Popen(
+        command, env=environment, cwd=directory, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"ready": true' in line:
+            break
+    seconds = time.perf_counter() - began
+    process.terminate()
+    process.communicate(timeout=30)
+    return seconds
 
 
 def main() -> None:
@@ -329,50 +244,62 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round, at most 45 s")
     parser.add_argument("--json", action="store_true", help="last line: one flat JSON object")
     parser.add_argument("--rounds", type=int, default=0, help="rounds (default 3, quick 1)")
-    parser.add_argument("--only", default="", help="json, batch100, arrow500 or latency")
+    parser.add_argument("--only", default="", help="json, batch100, arrow500, latency or up")
     arguments = parser.parse_args()
     quick = arguments.quick
     rounds = arguments.rounds or (1 if quick else 3)
     flat: dict[str, float] = {}
 
-    def report(label: str, series: dict[str, list[float]]) -> None:
-        for key, numbers in series.items():
-            flat[f"{label}_{key}"] = float(np.median(numbers))
-            if not arguments.json:
-                print(
-                    f"{label + '_' + key:45s} median {np.median(numbers):14,.2f}"
-                    f"   min {min(numbers):14,.2f}   max {max(numbers):14,.2f}",
-                    flush=True,
-                )
+    def report(key: str, numbers: list[float]) -> None:
+        flat[key] = float(np.median(numbers))
+        if not arguments.json:
+            spread = f"min {min(numbers):14,.2f}   max {max(numbers):14,.2f}"
+            print(f"{key:40s} median {flat[key]:14,.2f}   {spread}", flush=True)
 
-    wanted = lambda part: arguments.only in ("", part)  # noqa: E731
+    def wanted(part: str) -> bool:
+        return arguments.only in ("", part)
+
     with tempfile.TemporaryDirectory() as directory:
-        with LocalStack(Path(directory) / "stack", ephemeral=True) as endpoints:
+        root = Path(directory)
+        if wanted("up"):
+            report("up_ready_s", [up_ready(root) for _ in range(rounds + 1)][1:])
+        with LocalStack(root / "stack", ephemeral=True) as endpoints:
             stack = {"kafka": endpoints.kafka, "redis": endpoints.redis, "data_dir": directory}
             ticks = workload.make_ticks(500_000)
             encodings: list[tuple[str, Callable[[], list[tuple[int, bytes]]], int]] = [
-                ("json", lambda: workload.json_messages(ticks, PARTITIONS), 3 if quick else 8),
-                (
-                    "batch100",
-                    lambda: workload.batch_messages(ticks, PARTITIONS, 100),
-                    12 if quick else 30,
-                ),
-                (
-                    "arrow500",
-                    lambda: workload.arrow_messages(ticks, PARTITIONS, 500),
-                    12 if quick else 30,
-                ),
+                ("json", lambda: workload.json_messages(ticks, PARTITIONS), 8),
+                ("batch100", lambda: workload.batch_messages(ticks, PARTITIONS, 100), 24),
+                ("arrow500", lambda: workload.arrow_messages(ticks, PARTITIONS, 500), 24),
             ]
-            for label, make, repeat in encodings:
+            for label, make, full in encodings:
                 if wanted(label):
-                    report(label, throughput(stack, label, make(), len(ticks), repeat, rounds))
+                    repeat = max(1, full // 3) if quick else full
+                    series = throughput(stack, label, make(), len(ticks), repeat, rounds)
+                    for key, numbers in series.items():
+                        report(f"{label}_{key}", numbers)
             if wanted("latency"):
-                seconds = 6.0 if quick else 15.0
-                for prefix, guarantee in (("", "exactly_once"), ("alo_", "at_least_once")):
-                    result = latency(stack, guarantee, 10_000, seconds, guarantee=guarantee)
-                    report(f"{prefix}redis", {f"{k}_10k": [v] for k, v in result.items()})
+                measure_latency(stack, rounds, 6.0 if quick else 15.0, report)
     if arguments.json:
         print(json.dumps(flat))
+
+
+def measure_latency(
+    stack: dict[str, str],
+    rounds: int,
+    seconds: float,
+    report: Callable[[str, list[float]], None],
+) -> None:
+    """Measures both guarantees in turn."""
+    results: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for prefix, guarantee in (("", "exactly_once"), ("alo_", "at_least_once")):
+            name = f"latency_{prefix}{number}"
+            settings = settings_for(stack, name, guarantee=guarantee)
+            ensure_topics(settings, topic_specs(settings, frozenset({"features"})))
+            for key, number_ms in latency.measure(settings, 10_000, seconds).items():
+                results.setdefault(f"{prefix}redis_{key}_10k", []).append(number_ms)
+    for key, numbers in results.items():
+        report(key, numbers)
 
 
 if __name__ == "__main__":
