@@ -157,8 +157,8 @@ class MicroBatchLoop:
             messages, backlog = self._poll()
             if messages:
                 self._process(messages)
-            if self._output.open and (not backlog or self._commit_is_due()):
-                self._commit(_SNAPSHOT_BUDGET)
+            if self._output.open:
+                self._finish_batch(settle=bool(messages) and not backlog, idle=not backlog)
         except TransactionAbortedError as error:
             self._abort(error)
         self._publish()
@@ -167,11 +167,8 @@ class MicroBatchLoop:
     def _poll(self) -> tuple[list[Message], bool]:
         """Returns messages of live partitions, and whether more were waiting."""
         began, epoch = self._clock(), self._assignment.epoch
-        busy = self._unpublished or not self._assignment.settled
         wanted = self._sizer.messages
-        messages = self._consumer.consume(
-            1, 0.0 if self._output.open else _BUSY_S if busy else _IDLE_S
-        )
+        messages = self._consumer.consume(1, self._patience())
         if messages and wanted > 1:
             messages += self._consumer.consume(wanted - 1, _LINGER_S)
         backlog = len(messages) >= wanted
@@ -185,6 +182,16 @@ class MicroBatchLoop:
         if any(map(Message.error, messages)):
             messages = [message for message in messages if self._is_data(message)]
         return messages, backlog
+
+    def _patience(self) -> float:
+        """Returns how long to wait for the first message, in seconds."""
+        if self._output.open and not self._output.visible_when_settled:
+            return 0.0
+        if self._unpublished or not self._assignment.settled:
+            return _BUSY_S
+        if not self._output.open:
+            return _IDLE_S
+        return max(0.0, self._began + self._settings.commit_interval_s - self._clock())
 
     def _is_data(self, message: Message) -> bool:
         error = message.error()
@@ -300,6 +307,18 @@ class MicroBatchLoop:
             reason=refused.reason,
         )
 
+    def _finish_batch(self, *, settle: bool, idle: bool) -> None:
+        """Makes rows visible: by a commit, or at least once by settling them.
+
+        Offsets committed at least once cost a round trip that no reader waits for, so those are
+        committed only when due.
+        """
+        if self._commit_is_due() or (idle and not self._output.visible_when_settled):
+            self._commit(_SNAPSHOT_BUDGET)
+        elif settle:
+            self._output.settle()
+            self._unpublished = True
+
     def _commit_is_due(self) -> bool:
         late = self._clock() - self._began >= self._settings.commit_interval_s
         return late or self._pending_bytes >= _MAX_TRANSACTION_BYTES
@@ -384,7 +403,8 @@ class MicroBatchLoop:
             for run in self._assignment.runs.values():
                 run.task.touch_all()
             self._unpublished = True
-        if not self._unpublished or self._output.open or not self._table.ready:
+        hidden = self._output.open and not self._output.visible_when_settled
+        if not self._unpublished or hidden or not self._table.ready:
             return
         began = self._clock()
         rows = [run.task.take_latest() for run in self._assignment.live]

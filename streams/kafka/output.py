@@ -28,9 +28,11 @@ class Output(Protocol):
 
     Attributes:
         open: Whether records were begun and neither committed nor aborted.
+        visible_when_settled: Whether readers see settled records before they are committed.
     """
 
     open: bool
+    visible_when_settled: bool
 
     def start(self) -> None:
         """Prepares the producer; ends what a predecessor left open."""
@@ -130,6 +132,8 @@ class _ProducerOutput:
 class ExactlyOnceOutput(_ProducerOutput):
     """Records and offsets in one Kafka transaction."""
 
+    visible_when_settled = False
+
     def start(self) -> None:
         """Fences predecessors with the same transactional id and aborts what they left open."""
         self._repeat(lambda: self._producer.init_transactions(_ATTEMPT_S), "init_transactions")
@@ -196,6 +200,8 @@ class ExactlyOnceOutput(_ProducerOutput):
 
 class AtLeastOnceOutput(_ProducerOutput):
     """Records flushed first, then offsets: a crash between the two repeats rows."""
+
+    visible_when_settled = True
 
     def __init__(self, producer: Producer, commit: Callable[[Sequence[TopicPartition]], object]):
         super().__init__(producer)

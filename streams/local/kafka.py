@@ -70,6 +70,8 @@ _PROPERTIES = {
     "log.message.timestamp.after.max.ms": str(2**63 - 1),
     # Sized for one machine that does other work too.
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    # A commit of offsets waits for this; it is worth it only with many groups.
+    "group.coordinator.append.linger.ms": "0",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }

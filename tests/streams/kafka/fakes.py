@@ -194,6 +194,8 @@ def _error(code: int, place: tuple[str, int]) -> Message:
 class FakeOutput:
     """A transaction: records become visible, and offsets count, at commit alone."""
 
+    visible_when_settled = False
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._pending: list[tuple] = []
