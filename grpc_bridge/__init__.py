@@ -1,0 +1,1 @@
+"""The gRPC bridge: services that turn calls into topic input and output."""

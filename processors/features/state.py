@@ -151,9 +151,7 @@ class ChunkLedger:
             offset: Next offset, the answer where nothing has changed.
             row: Next row, likewise.
         """
-        unstored = (
-            entry[:2] for chunk, entry in self._dirty.items() if chunk not in self._storing
-        )
+        unstored = (entry[:2] for chunk, entry in self._dirty.items() if chunk not in self._storing)
         return min(unstored, default=(offset, row))
 
     def due(self, now: float, symbols: int) -> list[int]:
