@@ -1,6 +1,5 @@
 """`mystocks up`: runs servers and roles until Ctrl-C."""
 
-import contextlib
 import json
 import os
 import signal
@@ -131,8 +130,12 @@ def _say(message: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    with contextlib.suppress(OSError):  # nobody reads any more; that is no reason to stop
+    try:
         print(text, file=stream, flush=True)
+    except OSError:
+        # Nobody reads any more; that is no reason to stop. What is buffered goes nowhere, since
+        # the interpreter would fail to write it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _readable(ready: dict[str, Any], settings: "Settings") -> str:

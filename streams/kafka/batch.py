@@ -1,6 +1,8 @@
 """A micro-batch: the messages of one partition that were polled together."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -43,12 +45,13 @@ class PartitionBatch:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """Offsets of all messages, int64 [n]."""
-        return np.array(list(map(Message.offset, self.messages)), dtype=np.int64)
+        return np.fromiter(map(Message.offset, self.messages), np.int64, len(self.messages))
 
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """Record timestamps in milliseconds since 1970 (UTC), int64 [n]; -1 is unknown."""
-        return np.array([time for _, time in map(Message.timestamp, self.messages)], dtype=np.int64)
+        times = map(itemgetter(1), map(Message.timestamp, self.messages))
+        return np.fromiter(times, np.int64, len(self.messages))
 
     @property
     def content_types(self) -> list[str | None] | None:
@@ -69,15 +72,9 @@ def header(headers: Iterable[tuple[str, Any]] | None, name: str) -> str | None:
 
 
 def by_partition(messages: Sequence[Message]) -> list[PartitionBatch]:
-    """Splits polled messages by partition, keeping their order.
-
-    librdkafka hands messages over in runs of one partition, so runs are found first and then
-    joined, which costs one call a message.
-    """
-    partitions = list(map(Message.partition, messages))
-    if partitions.count(partitions[0]) == len(partitions):
-        return [PartitionBatch(partitions[0], messages)]
+    """Splits polled messages by partition, keeping their order."""
     split: dict[int, list[Message]] = {}
-    for partition, message in zip(partitions, messages, strict=True):
-        split.setdefault(partition, []).append(message)
+    # librdkafka hands messages over in runs of one partition.
+    for partition, run in groupby(messages, Message.partition):
+        split.setdefault(partition, []).extend(run)
     return [PartitionBatch(partition, part) for partition, part in split.items()]

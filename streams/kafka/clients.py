@@ -6,6 +6,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer
 
 from schemas.settings import Settings
+from schemas.topics import DEAD_LETTER_EXTRA_BYTES, MAX_MESSAGE_BYTES
 
 # librdkafka writes its own log lines through this logger, not to stderr.
 _LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
@@ -96,6 +97,8 @@ def producer(
         "linger.ms": 0,
         "batch.size": 1024**2,
         "queue.buffering.max.kbytes": 256 * 1024,
+        # A dead letter holds a record of the largest size and more headers than it had.
+        "message.max.bytes": MAX_MESSAGE_BYTES + DEAD_LETTER_EXTRA_BYTES,
         # After a commit the next transaction often meets CONCURRENT_TRANSACTIONS; the default
         # back-off of 100 ms would be the latency of every second batch.
         "retry.backoff.ms": 2,

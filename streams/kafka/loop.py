@@ -220,8 +220,7 @@ class MicroBatchLoop:
         total = 0
         for batch in self._ours(messages):
             run = self._assignment.runs[batch.partition]
-            values = batch.values
-            total += sum(map(len, filter(None, values)))
+            total += sum(map(len, batch.messages))
             produced = run.task.process(batch, run.next.row)
             self._emit(run, batch, produced)
             run.next.offset = batch.next_offset

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 FAKE_ROLE = """
-import json, os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), sys.exit(0)))
+import json, os, signal, threading
+stopping = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 ready = {"event": "ready", "role": "features", "metrics": "http://127.0.0.1:9"}
 print("redis is", os.environ["MYSTOCKS_REDIS__URL"], flush=True)
 print(json.dumps(ready), flush=True)
-time.sleep(60)
+stopping.wait(60)
+print("drained", flush=True)
 """
 
 UP_WITH_ROLES = """

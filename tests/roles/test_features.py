@@ -11,8 +11,11 @@ import pyarrow.csv
 import pytest
 import redis
 import talib
+from confluent_kafka import Producer
+from pydantic import SecretStr
 
 from schemas.ticks.encode import encode_arrow, encode_batch
+from streams.local.stack import LocalStack
 from tests.roles.rig import PARTITIONS, committed_reader
 
 pytestmark = pytest.mark.kafka
@@ -155,6 +158,55 @@ def declared_rows_bomb() -> bytes:
     value = sink.getvalue().to_pybytes()
     assert len(value) < 20_000
     return value
+
+
+def test_a_record_of_the_largest_size_is_kept_whole_or_named_by_its_digest(features):
+    rig = features()
+    rig.start()
+    producer = Producer({"bootstrap.servers": rig.kafka, "message.max.bytes": 2_000_000})
+    largest = b"\x7f" * 1_048_400
+    headers = [("trace", b"t" * 100)]
+    producer.produce(rig.source, largest, "GOOD", 0, headers=headers)
+    producer.flush()
+    rig.produce([("GOOD", json_tick("GOOD", NOW, 1.0))])
+    rig.await_rows(1)
+    (letter,) = rig.dead_letters(1)
+    assert letter.value() == largest
+    assert dict(letter.headers())["trace"] == b"t" * 100
+
+
+def test_redis_may_go_and_come_back_while_ticks_flow(features, tmp_path):
+    server = LocalStack(tmp_path / "redis", kafka=False)
+    url = server.start().redis
+    rig = features()
+    rig.settings = rig.settings.model_copy(
+        update={"redis": rig.settings.redis.model_copy(update={"url": SecretStr(url)})}
+    )
+    try:
+        rig.start()
+        symbols = [f"R{i}" for i in range(30)]
+        rig.produce((s, json_tick(s, NOW, 1.0)) for s in symbols)
+        rig.await_rows(len(symbols))
+        server.stop()
+        rig.produce((s, json_tick(s, NOW + 1, 2.0)) for s in symbols[:10])
+        rig.await_rows(len(symbols) + 10)
+        deadline = time.monotonic() + 20
+        while rig.metric("mystocks_redis_stale_seconds") == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        server = LocalStack(tmp_path / "redis", kafka=False)
+        assert server.start().redis == url
+        client = redis.Redis.from_url(url)
+        while True:
+            stored = client.hgetall(f"features:{rig.settings.features.name}")
+            prices = {k.decode(): json.loads(v)["price"] for k, v in stored.items()}
+            if len(prices) == len(symbols):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert prices == {s: 2.0 if s in symbols[:10] else 1.0 for s in symbols}
+    finally:
+        server.stop()
 
 
 def test_only_the_bad_ticks_of_a_message_are_refused_and_named(features):
