@@ -104,7 +104,8 @@ def install(environment: dict[str, str]) -> None:
     """Installs the pinned packages and, in place, this project."""
     uv = find_uv()
     if uv:
-        command = [uv, "pip", "install", "--quiet", "--python", VENV_PYTHON]
+        # As pip does: a first start would otherwise compile a thousand modules.
+        command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", VENV_PYTHON]
     else:
         command = [VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     print(f"setup: packages of {LOCK.relative_to(ROOT)}", flush=True)

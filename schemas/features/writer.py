@@ -45,6 +45,15 @@ def _local_codes(
     return count
 
 
+def _strings(values: Sequence[str]) -> Any:
+    """Returns an Arrow string array; `pa.array` of a list would import pandas, where it is."""
+    encoded = [value.encode() for value in values]
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(list(map(len, encoded)), out=ends[1:])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
 class FeatureBlockWriter:
     """Encodes rows of one feature set. An instance serves one thread.
 
@@ -95,7 +104,7 @@ class FeatureBlockWriter:
         arrays = [
             pa.DictionaryArray.from_arrays(
                 pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(local)]),
-                pa.array(symbols, pa.string()),
+                _strings(symbols),
                 safe=False,
             ),
             pa.Array.from_buffers(self._time_type, n, [None, pa.py_buffer(event_time)]),

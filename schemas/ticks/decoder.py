@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.processing import Refusal
@@ -110,7 +111,7 @@ class TickDecoder:
 
     def warm_up(self) -> None:
         """Compiles or loads every path, so that the first batch is as fast as the others."""
-        from schemas.ticks.encode import encode_arrow, encode_batch, encode_json
+        from schemas.ticks.encode import encode_batch, encode_json
 
         columns: dict[str, Any] = {
             "symbols": ["A", "B"],
@@ -122,9 +123,10 @@ class TickDecoder:
         }
         values = [
             encode(**columns, **more)
-            for encode in (encode_json, encode_batch, encode_arrow)
+            for encode in (encode_json, encode_batch)
             for more in ({}, optional | {"sequences": [1, None]})
         ]
+        values += [_arrow_sample(valid=None), _arrow_sample(valid=pa.py_buffer(b"\x01"))]
         self.decode([*values, b"", None], None, None, SymbolTable(4))
         table = SymbolTable(2000)
         for i in range(1000):
@@ -163,3 +165,30 @@ def _join(values: Sequence[bytes | None]) -> tuple[bytes, Int64Array]:
     lengths: Iterable[int] = map(len, values)  # type: ignore[arg-type]
     np.cumsum(np.fromiter(lengths, np.int64, len(values)), out=starts[1:])
     return joined, starts
+
+
+def _arrow_sample(valid: Any) -> bytes:
+    """Returns two ticks as Arrow; made of buffers, since `pa.array` would import pandas."""
+
+    def column(kind: Any, values: NDArray[Any], mask: Any = None) -> Any:
+        return pa.Array.from_buffers(kind, len(values), [mask, pa.py_buffer(values)])
+
+    text = [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"A")]
+    symbol = pa.DictionaryArray.from_arrays(
+        column(pa.int32(), np.zeros(2, np.int32)),
+        pa.Array.from_buffers(pa.string(), 1, text),
+        safe=False,
+    )
+    prices = np.array([1.5, 2.5])
+    columns = {
+        "symbol": symbol,
+        "event_time_ns": column(pa.int64(), np.full(2, 1_700_000_000_000_000_000)),
+        "price": column(pa.float64(), prices),
+        "size": column(pa.float64(), prices, valid),
+    }
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    sample: bytes = sink.getvalue().to_pybytes()
+    return sample
