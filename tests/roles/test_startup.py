@@ -10,7 +10,7 @@ from schemas.features import FeatureBlockWriter
 from schemas.ticks import TickDecoder
 TickDecoder().warm_up()
 FeatureBlockWriter(("a", "b")).warm_up()
-print(sorted({"pandas", "faust", "cupy", "cudf", "jgo", "rich", "typer"} & set(sys.modules)))
+print(sorted({"pandas", "faust", "cupy", "cudf", "jgo", "typer"} & set(sys.modules)))
 """
 
 
