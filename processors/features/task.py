@@ -33,7 +33,7 @@ class BlockEncoder(Protocol):
         names: Sequence[str],
         event_time: "Integers",
         price: "Floats",
-        values: "Sequence[Floats]",
+        values: "Floats",
     ) -> bytes:
         """Returns the record value of rows in order."""
 
@@ -103,7 +103,7 @@ class FeatureTask:
         inputs = tuple(np.ones(1) for _ in self._kernel.feature_set.inputs)
         out = np.empty((self._features, 1))
         self._kernel.run(order, starts, slots, inputs, self._state.kernel.copy(), out)
-        self._encode_block(codes, ["WARM"], np.ones(1, np.int64), np.ones(1), list(out))
+        self._encode_block(codes, ["WARM"], np.ones(1, np.int64), np.ones(1), out)
 
     def process(self, batch: MessageBatch, first_row: int) -> Produced:
         """Advances the state over a batch and returns its rows, numbered from `first_row`."""
@@ -290,7 +290,7 @@ class FeatureTask:
                 self._symbols.names,
                 ticks.event_time[lo:hi],
                 ticks.price[lo:hi],
-                [column[lo:hi] for column in self._out],
+                self._out[:, lo:hi],
             )
             newest = int(ticks.event_time[lo:hi].max())
             blocks.append(

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.features.blocks import EVENT_TIME_NS, PRICE, SYMBOL, block_schema
+from schemas.features.ipc import END_OF_STREAM, Bytes, split_stream
 from schemas.ticks.columns import Int32Array
 from schemas.ticks.compiled import Int, compiled
 
@@ -45,13 +45,49 @@ def _local_codes(
     return count
 
 
-def _strings(values: Sequence[str]) -> Any:
-    """Returns an Arrow string array; `pa.array` of a list would import pandas, where it is."""
-    encoded = [value.encode() for value in values]
-    ends = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(list(map(len, encoded)), out=ends[1:])
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+@compiled
+def _count_missing(values: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+    """Counts the NaNs of each row of `values`, float64[features, n], into `counts`."""
+    for k in range(values.shape[0]):
+        count = 0
+        for i in range(values.shape[1]):
+            count += 1 if np.isnan(values[k, i]) else 0
+        counts[k] = count
+
+
+@compiled
+def _fill_features(
+    values: NDArray[np.float64],
+    missing: NDArray[np.int64],
+    block: Bytes,
+    numbers: NDArray[Any],
+    places: NDArray[np.int64],
+) -> None:
+    """Writes the feature columns, and a bit for every value of those with NaNs.
+
+    Args:
+        values: float64[features, n].
+        missing: int64[features], NaNs of each.
+        block: The block.
+        numbers: The same memory as float64 or float32.
+        places: Where in the block validity and data of each column go, int64[2 * features].
+    """
+    width = len(block) // len(numbers)
+    for k in range(values.shape[0]):
+        first = places[2 * k + 1] // width
+        for i in range(values.shape[1]):
+            numbers[first + i] = values[k, i]
+        if missing[k] > 0:
+            bits = places[2 * k]
+            for i in range((values.shape[1] + 7) >> 3):
+                block[bits + i] = 0
+            for i in range(values.shape[1]):
+                if not np.isnan(values[k, i]):
+                    block[bits + (i >> 3)] |= np.uint8(1 << (i & 7))
+
+
+def _put(block: Bytes, place: int, values: NDArray[Any]) -> None:
+    block[place : place + values.nbytes] = np.ascontiguousarray(values).view(np.uint8)
 
 
 class FeatureBlockWriter:
@@ -68,8 +104,9 @@ class FeatureBlockWriter:
         self.columns = columns
         self.schema = block_schema(columns, dtype)
         self._dtype = np.dtype(dtype)
-        self._feature_type = pa.float64() if dtype == "float64" else pa.float32()
-        self._time_type = pa.timestamp("ns", "UTC")
+        self._head, self._dictionary_template, self._template = split_stream(self.schema)
+        self._block: Bytes = np.zeros(4096, np.uint8)
+        self._missing: NDArray[np.int64] = np.zeros(len(columns), np.int64)
         self._local_of: NDArray[np.int32] = np.full(1024, _EMPTY, np.int32)
 
     def warm_up(self) -> None:
@@ -88,7 +125,7 @@ class FeatureBlockWriter:
         names: Sequence[str],
         event_time: NDArray[np.int64],
         price: NDArray[np.float64],
-        values: Sequence[NDArray[np.float64]],
+        values: Sequence[NDArray[np.float64]] | NDArray[np.float64],
     ) -> bytes:
         """Returns one Arrow IPC stream of one record batch; the dictionary is local to it.
 
@@ -97,26 +134,40 @@ class FeatureBlockWriter:
             names: All symbols by code.
             event_time: int64[n], nanoseconds since 1970-01-01 UTC.
             price: float64[n].
-            values: One float64[n] a feature, contiguous; NaN becomes null.
+            values: float64[features, n], or one float64[n] a feature; NaN becomes null.
         """
-        n = len(codes)
+        n, width = len(codes), self._dtype.itemsize
+        columns = np.asarray(values, np.float64).reshape(len(self.columns), n)
         local, symbols = self._dictionary(codes, names)
-        arrays = [
-            pa.DictionaryArray.from_arrays(
-                pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(local)]),
-                _strings(symbols),
-                safe=False,
-            ),
-            pa.Array.from_buffers(self._time_type, n, [None, pa.py_buffer(event_time)]),
-            pa.Array.from_buffers(pa.float64(), n, [None, pa.py_buffer(price)]),
-        ]
-        arrays += [self._nullable(column, n) for column in values]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.schema) as stream:
-            stream.write_batch(batch)
-        encoded: bytes = sink.getvalue().to_pybytes()
-        return encoded
+        text = [symbol.encode() for symbol in symbols]
+        ends = np.zeros(len(text) + 1, np.int32)
+        np.cumsum(list(map(len, text)), out=ends[1:])
+        names_head, names_size = self._dictionary_template.fill(
+            len(text), [0], [0, ends.nbytes, int(ends[-1])]
+        )
+        _count_missing(columns, self._missing)
+        missing = self._missing.tolist()
+        bitmap = (n + 7) // 8
+        sizes = [0, 4 * n, 0, 8 * n, 0, 8 * n]
+        for count in missing:
+            sizes += [bitmap if count else 0, width * n]
+        head, size = self._template.fill(n, [0, 0, 0, *missing], sizes)
+        names_body = len(self._head) + len(names_head)
+        body = names_body + names_size + len(head)
+        block = self._room(body + size + len(END_OF_STREAM))
+        block[: len(self._head)] = self._head
+        block[len(self._head) : names_body] = names_head
+        block[body - len(head) : body] = head
+        block[body + size :] = END_OF_STREAM
+        places = names_body + self._dictionary_template.offsets
+        _put(block, places[1], ends)
+        _put(block, places[2], np.frombuffer(b"".join(text), np.uint8))
+        places = body + self._template.offsets
+        _put(block, places[1], local)
+        _put(block, places[3], event_time)
+        _put(block, places[5], price)
+        _fill_features(columns, self._missing, block, block.view(self._dtype), places[6:])
+        return block.tobytes()
 
     def encode_json_rows(
         self,
@@ -124,7 +175,7 @@ class FeatureBlockWriter:
         names: Sequence[str],
         event_time: NDArray[np.int64],
         price: NDArray[np.float64],
-        values: Sequence[NDArray[np.float64]],
+        values: Sequence[NDArray[np.float64]] | NDArray[np.float64],
     ) -> bytes:
         """Returns the same rows as a JSON array of objects; the time is `event_time_ns`.
 
@@ -141,6 +192,12 @@ class FeatureBlockWriter:
         rows = zip(symbols, event_time.tolist(), price.tolist(), *features, strict=True)
         return orjson.dumps([dict(zip(keys, row, strict=True)) for row in rows])
 
+    def _room(self, size: int) -> Bytes:
+        """Returns memory for a block; the same each time, since fresh pages cost more than it."""
+        if size > len(self._block):
+            self._block = np.zeros(max(size, 2 * len(self._block)), np.uint8)
+        return self._block[:size]
+
     def _dictionary(
         self, codes: NDArray[np.int32], names: Sequence[str]
     ) -> tuple[NDArray[np.int32], list[str]]:
@@ -150,15 +207,3 @@ class FeatureBlockWriter:
         distinct = np.empty(len(codes), np.int32)
         count = _local_codes(codes, self._local_of, local, distinct)
         return local, [names[code] for code in distinct[:count].tolist()]
-
-    def _nullable(self, column: NDArray[np.float64], n: int) -> Any:
-        nulls = np.isnan(column)
-        count = int(np.count_nonzero(nulls))
-        valid = None
-        if count:
-            valid = pa.py_buffer(np.packbits(~nulls, bitorder="little"))
-        if self._dtype != np.float64:
-            column = column.astype(self._dtype)
-        return pa.Array.from_buffers(
-            self._feature_type, n, [valid, pa.py_buffer(column)], null_count=count
-        )
