@@ -168,9 +168,12 @@ class MicroBatchLoop:
         """Returns messages of live partitions, and whether more were waiting."""
         began, epoch = self._clock(), self._assignment.epoch
         wanted = self._sizer.messages
-        messages = self._consumer.consume(1, self._patience())
-        if messages and wanted > 1:
-            messages += self._consumer.consume(wanted - 1, _LINGER_S)
+        messages = self._consumer.consume(wanted, 0.0)
+        patience = self._patience()
+        if not messages and patience > 0:
+            messages = self._consumer.consume(1, patience)
+            if messages and wanted > 1:
+                messages += self._consumer.consume(wanted - 1, _LINGER_S)
         backlog = len(messages) >= wanted
         self._metrics.stage("poll", self._clock() - began)
         if epoch != self._assignment.epoch:
