@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import structlog
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from schemas import headers as names
-from schemas.dead_letters import build_dead_letter
 from schemas.errors import MyStocksError
-from schemas.processing import Block, Produced, Refusal
+from schemas.processing import Produced, Refusal
 from streams.kafka.assignment import Assignment
 from streams.kafka.batch import PartitionBatch, by_partition
 from streams.kafka.errors import (
@@ -29,6 +27,7 @@ from streams.kafka.errors import (
 from streams.kafka.output import Output
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.ports import GroupConsumer, Table
+from streams.kafka.records import block_headers, dead_letter
 from streams.kafka.sizing import BatchSizer
 from streams.kafka.snapshots import encode_chunk
 from streams.metrics import LoopMetrics
@@ -244,6 +243,7 @@ class MicroBatchLoop:
                 yield PartitionBatch(batch.partition, kept)
 
     def _emit(self, run: PartitionRun, batch: PartitionBatch, produced: Produced) -> None:
+        settings = self._settings
         began = self._clock()
         if not self._output.open:
             self._output.begin()
@@ -254,7 +254,7 @@ class MicroBatchLoop:
                 self._settings.output,
                 block.value,
                 run.partition,
-                headers=self._block_headers(run, batch, block, row),
+                headers=block_headers(run, batch, block, row, settings.set_hash, settings.backend),
                 timestamp_ms=block.newest_time_ns // 1_000_000,
             )
             row += block.rows
@@ -264,33 +264,9 @@ class MicroBatchLoop:
             self._dead_letter(batch, refused)
         self._metrics.stage("produce", self._clock() - began)
 
-    def _block_headers(
-        self, run: PartitionRun, batch: PartitionBatch, block: Block, row: int
-    ) -> list[tuple[str, bytes]]:
-        messages = batch.messages
-        return [
-            (names.FIRST_ROW, b"%d" % row),
-            (names.ROWS, b"%d" % block.rows),
-            (names.SOURCE_FIRST_OFFSET, b"%d" % messages[block.first_message].offset()),
-            (names.SOURCE_LAST_OFFSET, b"%d" % messages[block.last_message].offset()),
-            (names.SET_HASH, self._settings.set_hash.encode()),
-            (names.ORIGIN, run.origin.encode()),
-            (names.BACKEND, self._settings.backend.encode()),
-        ]
-
     def _dead_letter(self, batch: PartitionBatch, refused: Refusal) -> None:
         message = batch.messages[refused.message]
-        letter = build_dead_letter(
-            message.key(),
-            message.value(),
-            reason=refused.reason,
-            topic=self._settings.source,
-            partition=batch.partition,
-            offset=message.offset(),
-            group=self._settings.group,
-            rows=refused.rows,
-            headers=message.headers() or (),
-        )
+        letter = dead_letter(batch, refused, self._settings.source, self._settings.group)
         self._output.produce(
             self._settings.dead_letter,
             letter.value,
