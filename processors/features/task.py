@@ -89,7 +89,6 @@ class FeatureTask:
         self._state = PartitionState(self._kernel.state_width, self._features)
         self._ledger = ChunkLedger(self._state.chunk_symbols, self._interval_s)
         self._touched = np.zeros(len(self._state.row), np.bool_)
-        self._newest_row = -1
         self._published_symbols = 0
 
     def reset(self) -> None:
@@ -200,7 +199,6 @@ class FeatureTask:
         symbols = [names[slot] for slot in slots]
         first_new = int(np.searchsorted(slots, self._published_symbols))
         self._published_symbols = len(names)
-        self._newest_row = int(state.row.max())
         return LatestRows(
             self.partition,
             symbols,
@@ -208,7 +206,7 @@ class FeatureTask:
             state.price[slots],
             state.row[slots],
             state.values[slots],
-            self._newest_row,
+            int(state.row.max()),
             frozenset(symbols[first_new:]),
         )
 
