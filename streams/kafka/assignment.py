@@ -11,14 +11,10 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from streams.kafka.clients import CALL_TIMEOUT_S
-from streams.kafka.errors import (
-    StateNotRestorableError,
-    TransactionAbortedError,
-    kafka_error,
-)
+from streams.kafka.errors import KafkaUnavailableError, TransactionAbortedError, kafka_error
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.ports import GroupConsumer, TaskFactory
 from streams.kafka.restore import Restorer
@@ -140,7 +136,29 @@ class Assignment:
     def seek_all(self) -> None:
         """Moves the consumer to the next unprocessed message of every live partition."""
         for run in self.live:
-            self._seek(run)
+            self.seek(run)
+
+    def seek(self, run: PartitionRun) -> None:
+        """Moves the consumer to the next unprocessed message of a partition.
+
+        Raises:
+            KafkaUnavailableError: The position was not taken in time.
+        """
+        target = TopicPartition(self._source, run.partition, run.next.offset)
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                self._consumer.seek(target)
+                return
+            except KafkaException as error:
+                # A partition whose fetcher is not running yet refuses to seek.
+                if time.monotonic() > deadline:
+                    raise KafkaUnavailableError(
+                        f"expected to seek {self._source} {run.partition} to {run.next.offset}, "
+                        f"was refused ({kafka_error(error).str()}); check the broker, then "
+                        "restart the role"
+                    ) from error
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Leaves the group and stops reading."""
@@ -150,14 +168,26 @@ class Assignment:
     def _take(self, partitions: list[TopicPartition]) -> None:
         """Starts fetching nothing: the position comes with the end of the restore.
 
-        The end of the log is a position that always exists, and from which one can seek.
+        Until then a partition stands, paused, at the start of its log, as a number: librdkafka
+        looks a logical position up a second time, half a second later, when a seek comes before
+        the first answer, and then jumps there. A position that does not exist cannot be left by
+        a seek.
         """
-        parts = [TopicPartition(self._source, part.partition, OFFSET_END) for part in partitions]
+        parts = self._first_positions([part.partition for part in partitions])
         if self._incremental:
             self._consumer.incremental_assign(parts)
         else:
             self._consumer.assign(parts)
         self._consumer.pause(parts)
+
+    def _first_positions(self, numbers: list[int]) -> list[TopicPartition]:
+        wanted = [TopicPartition(self._source, number, OFFSET_BEGINNING) for number in numbers]
+        try:
+            found = self._consumer.offsets_for_times(wanted, CALL_TIMEOUT_S)
+        except KafkaException as error:
+            _log.warning("start of the log unknown", error=kafka_error(error).str())
+            found = wanted
+        return [TopicPartition(self._source, p.partition, max(p.offset, 0)) for p in found]
 
     def _begin(self, run: PartitionRun) -> None:
         source = TopicPartition(self._source, run.partition)
@@ -176,26 +206,10 @@ class Assignment:
         self._restoring = (run, self._restorer.restore(run, committed))
 
     def _go_live(self, run: PartitionRun) -> None:
-        self._seek(run)
+        self.seek(run)
         run.live = True
         run.task.touch_all()
         self._consumer.resume([TopicPartition(self._source, run.partition)])
-
-    def _seek(self, run: PartitionRun) -> None:
-        target = TopicPartition(self._source, run.partition, run.next.offset)
-        deadline = time.monotonic() + CALL_TIMEOUT_S
-        while True:
-            try:
-                self._consumer.seek(target)
-                return
-            except KafkaException as error:
-                # A partition whose fetcher is not running yet refuses to seek.
-                if time.monotonic() > deadline:
-                    raise StateNotRestorableError(
-                        f"expected to seek {self._source} {run.partition} to {run.next.offset}, "
-                        f"was refused ({kafka_error(error).str()}); restart the role"
-                    ) from error
-                time.sleep(0.01)
 
     def _release(self, partitions: list[TopicPartition], *, park: bool) -> None:
         for part in partitions:

@@ -237,7 +237,12 @@ class MicroBatchLoop:
             run = self._assignment.runs.get(batch.partition)
             if run is None or not run.live:
                 continue
-            if batch.first_offset >= run.next.offset:
+            if batch.first_offset > run.next.offset and run.gap_end != batch.first_offset:
+                # Aborted or compacted records leave gaps, and so would a lost position. Only
+                # what is missing twice is not in the log.
+                run.gap_end = batch.first_offset
+                self._assignment.seek(run)
+            elif batch.first_offset >= run.next.offset:
                 yield batch
             elif kept := [m for m in batch.messages if m.offset() >= run.next.offset]:
                 yield PartitionBatch(batch.partition, kept)

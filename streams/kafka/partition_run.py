@@ -28,6 +28,7 @@ class PartitionRun:
         origin: Where its state began.
         live: Whether its messages are being processed, as opposed to restored.
         stored: Chunk number to `next_offset` of its stored version.
+        gap_end: First offset after the last gap that was seen in the log; -1 is none.
     """
 
     def __init__(self, partition: int, task: PartitionTask) -> None:
@@ -38,6 +39,7 @@ class PartitionRun:
         self.next = Progress(0, 0)
         self.committed = Progress(0, 0)
         self.stored: dict[int, int] = {}
+        self.gap_end = -1
         self._storing: dict[int, int] = {}
 
     def start_at(self, offset: int, row: int, origin: str) -> None:

@@ -90,6 +90,7 @@ class GroupConsumer(Protocol):
     def assign(self, partitions: list[Any]) -> None: ...  # noqa: D102
     def incremental_assign(self, partitions: list[Any]) -> None: ...  # noqa: D102
     def committed(self, partitions: list[Any], timeout: float) -> list[Any]: ...  # noqa: D102
+    def offsets_for_times(self, partitions: list[Any], timeout: float) -> list[Any]: ...  # noqa: D102
     def consumer_group_metadata(self) -> Any: ...  # noqa: D102
     def commit(self, *, offsets: list[Any], asynchronous: bool) -> Any: ...  # noqa: D102
     def pause(self, partitions: list[Any]) -> None: ...  # noqa: D102

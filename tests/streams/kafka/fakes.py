@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
 from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
 from streams.kafka.assignment import Assignment
@@ -36,6 +36,8 @@ class Broker:
         self.partitions = partitions
         self.logs: dict[tuple[str, int], list[Message]] = {}
         self.low: Counter[tuple[str, int]] = Counter()
+        # Offsets without a record, as an aborted transaction leaves them.
+        self.holes: set[tuple[str, int, int]] = set()
         self.committed: dict[int, tuple[int, str]] = {}
         self.faults: dict[str, Callable[[int], None]] = {}
         self.reached: Counter[str] = Counter()
@@ -108,14 +110,16 @@ class FakeConsumer:
         """Has the next poll return these messages as well."""
         self._stale = list(messages)
 
+    def lose_position(self, partition: int, offset: int) -> None:
+        """Goes on elsewhere without a word."""
+        self._positions[SOURCE, partition] = offset
+
     def assign(self, partitions: list[TopicPartition]) -> None:
         self._positions = {(p.topic, p.partition): p.offset for p in partitions}
         self._at_end = set()
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        for part in partitions:
-            place = (part.topic, part.partition)
-            self._positions[place] = len(self._broker.log(*place))
+        self._positions |= {(p.topic, p.partition): p.offset for p in partitions}
 
     def unassign(self) -> None:
         self._positions = {}
@@ -143,7 +147,7 @@ class FakeConsumer:
                 continue
             room = max(num_messages - len(messages), 0)
             taken = log[position : position + min(room, _FETCH)]
-            messages += taken
+            messages += [m for m in taken if (*place, m.offset()) not in self._broker.holes]
             self._positions[place] = position + len(taken)
             if self._eof and self._positions[place] >= len(log) and place not in self._at_end:
                 self._at_end.add(place)
@@ -160,6 +164,13 @@ class FakeConsumer:
             offset, metadata = self._broker.committed.get(part.partition, (-1001, ""))
             found.append(TopicPartition(part.topic, part.partition, offset, metadata=metadata))
         return found
+
+    def offsets_for_times(
+        self, partitions: list[TopicPartition], timeout: float
+    ) -> list[TopicPartition]:
+        assert all(part.offset == OFFSET_BEGINNING for part in partitions)
+        low = self._broker.low
+        return [TopicPartition(p.topic, p.partition, low[p.topic, p.partition]) for p in partitions]
 
     def consumer_group_metadata(self) -> int:
         return self._broker.generation
