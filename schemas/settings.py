@@ -7,6 +7,7 @@ Environment variables carry the prefix ``MYSTOCKS_`` and separate levels by two 
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,7 +186,6 @@ class FeatureSettings(_Section):
         commit_interval_ms: Longest time between two commits while ticks arrive.
         max_batch_bytes: Upper bound of message bytes in one micro-batch.
         snapshot_interval_s: Every part of the state is written at least this often.
-        redis_flush_ms: Longest time between two writes of the Redis table.
         transaction_timeout_ms: After this the broker aborts a transaction left open.
         slot: Number of this process among those of the feature set; None takes a free one.
     """
@@ -213,7 +213,6 @@ class FeatureSettings(_Section):
     # What a batch touches should stay in a core's cache.
     max_batch_bytes: int = Field(default=2 * 1024**2, ge=1024, le=1024**3)
     snapshot_interval_s: float = Field(default=30.0, gt=0, le=86_400)
-    redis_flush_ms: int = Field(default=20, ge=1, le=60_000)
     transaction_timeout_ms: int = Field(default=10_000, ge=1000, le=_MAX_TRANSACTION_TIMEOUT_MS)
     slot: int | None = Field(default=None, ge=0, le=9999)
 
@@ -253,10 +252,59 @@ class MetricsSettings(_Section):
 
 
 class GrpcSettings(_Section):
-    """Where the gRPC bridge listens; port 0 takes a free one."""
+    """The gRPC bridge.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        reuse_port: Let several bridge processes of this machine share the port.
+        address: Where clients of this process find a bridge, ``host:port``; None is the one that
+            `mystocks up` runs.
+        max_streams: Streams open at once in one process.
+        max_message_bytes: Largest message in either direction.
+        queue_bytes: Encoded rows that may wait for one reader.
+        unacknowledged_bytes: Ticks of one stream that may wait for the broker.
+        linger_ms: How long acknowledgements and rows are collected into one response.
+        idle_timeout_s: A stream on which nothing moved for this long is ended.
+        keepalive_s: Time between probes of a silent connection.
+        delivery_timeout_s: A stream ends when the broker has not taken its ticks for this long.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 50051
+    reuse_port: bool = False
+    address: str | None = None
+    max_streams: int = Field(default=1000, ge=1, le=1_000_000)
+    max_message_bytes: int = Field(default=4 * 1024**2, ge=64 * 1024, le=256 * 1024**2)
+    queue_bytes: int = Field(default=8 * 1024**2, ge=64 * 1024, le=1024**3)
+    unacknowledged_bytes: int = Field(default=4 * 1024**2, ge=64 * 1024, le=1024**3)
+    linger_ms: float = Field(default=2.0, ge=0, le=1000)
+    idle_timeout_s: float = Field(default=600.0, gt=0, le=7 * 86_400)
+    keepalive_s: float = Field(default=30.0, ge=1, le=3600)
+    delivery_timeout_s: float = Field(default=10.0, ge=1, le=600)
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\S+:\d{1,5}", value):
+            raise ValueError("expected host:port")
+        return value
+
+
+class ComputeSettings(_Section):
+    """Features on demand.
+
+    Attributes:
+        timeout_s: How long a request without a deadline of its own may take.
+        max_rows: Most rows in one request.
+        max_features: Most features in one request.
+        max_log_ticks: Most ticks of a symbol that a request over the log reads.
+    """
+
+    timeout_s: float = Field(default=10.0, gt=0, le=600)
+    max_rows: int = Field(default=20_000, ge=1, le=1_000_000)
+    max_features: int = Field(default=64, ge=1, le=1000)
+    max_log_ticks: int = Field(default=10_000_000, ge=1)
 
 
 class GpuSettings(_Section):
@@ -307,6 +355,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     metrics: MetricsSettings = MetricsSettings()
     grpc: GrpcSettings = GrpcSettings()
+    compute: ComputeSettings = ComputeSettings()
     gpu: GpuSettings = GpuSettings()
     backtest: BacktestSettings = BacktestSettings()
     training: TrainingSettings = TrainingSettings()

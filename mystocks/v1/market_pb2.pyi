@@ -132,11 +132,18 @@ class FeatureBlock(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     FIRST_ROW_FIELD_NUMBER: _builtins.int
-    RESUME_FIELD_NUMBER: _builtins.int
+    ROW_OFFSET_FIELD_NUMBER: _builtins.int
+    SOURCE_FIRST_OFFSET_FIELD_NUMBER: _builtins.int
+    SOURCE_LAST_OFFSET_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
     """Name of the feature set, for example "ticks" for the topic features.ticks."""
     set_hash: _builtins.str
     """Identifies names, parameters, profile, precision and sources of the set."""
+    source_first_offset: _builtins.int
+    """Offsets of the source records that the whole block was computed from, both included; a block
+    that reaches the offset of an acknowledged tick holds that tick's row.
+    """
+    source_last_offset: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features, in the order of `values`."""
@@ -163,11 +170,11 @@ class FeatureBlock(_message.Message):
 
     @_builtins.property
     def first_row(self) -> Global___RowPosition:
-        """Identity of the first row; the others follow without a gap."""
+        """Identity of the first row; absent where the rows are in no topic."""
 
     @_builtins.property
-    def resume(self) -> Global___ResumeToken:
-        """Where a reader goes on after this block; give it back in the next subscription."""
+    def row_offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Row i has identity first_row.row + row_offset[i]; empty stands for 0, 1, 2..."""
 
     def __init__(
         self,
@@ -181,11 +188,13 @@ class FeatureBlock(_message.Message):
         prices: _abc.Iterable[_builtins.float] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
         first_row: Global___RowPosition | None = ...,
-        resume: Global___ResumeToken | None = ...,
+        row_offset: _abc.Iterable[_builtins.int] | None = ...,
+        source_first_offset: _builtins.int = ...,
+        source_last_offset: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time_ns", b"event_time_ns", "feature_set", b"feature_set", "first_row", b"first_row", "names", b"names", "prices", b"prices", "resume", b"resume", "set_hash", b"set_hash", "symbol_index", b"symbol_index", "symbols", b"symbols", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time_ns", b"event_time_ns", "feature_set", b"feature_set", "first_row", b"first_row", "names", b"names", "prices", b"prices", "row_offset", b"row_offset", "set_hash", b"set_hash", "source_first_offset", b"source_first_offset", "source_last_offset", b"source_last_offset", "symbol_index", b"symbol_index", "symbols", b"symbols", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,32 +227,66 @@ Global___RowPosition: _TypeAlias = RowPosition  # noqa: Y015
 @_typing.final
 class ResumeToken(_message.Message):
     """A position in every partition of a stream that the reader has seen. A partition that is missing
-    has not been read yet.
+    has not been read yet. Give it back as it came.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPIC_ID_FIELD_NUMBER: _builtins.int
-    NEXT_ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.str
     """The topic's id, so that a token is refused after the topic was deleted and created again."""
     @_builtins.property
-    def next_rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowPosition]:
-        """The next row to deliver, per partition."""
+    def next(self) -> _containers.RepeatedCompositeFieldContainer[Global___NextPosition]:
+        """Where to go on, per partition."""
 
     def __init__(
         self,
         *,
         topic_id: _builtins.str = ...,
-        next_rows: _abc.Iterable[Global___RowPosition] | None = ...,
+        next: _abc.Iterable[Global___NextPosition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_rows", b"next_rows", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeToken: _TypeAlias = ResumeToken  # noqa: Y015
+
+@_typing.final
+class NextPosition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    row: _builtins.int
+    """The next row to deliver; absent where no row of the partition is known."""
+    offset: _builtins.int
+    """Offset of the next record in the topic; absent makes the server look for the row."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        row: _builtins.int | None = ...,
+        offset: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_row", b"_row", "offset", b"offset", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_row", b"_row", "offset", b"offset", "partition", b"partition", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    _WhichOneofReturnType__row: _TypeAlias = _typing.Literal["row"]  # noqa: Y015
+    _WhichOneofArgType__row: _TypeAlias = _typing.Literal["_row", b"_row"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__row) -> _WhichOneofReturnType__row | None: ...
+
+Global___NextPosition: _TypeAlias = NextPosition  # noqa: Y015
 
 @_typing.final
 class TimeRange(_message.Message):
@@ -275,3 +318,49 @@ class TimeRange(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ns) -> _WhichOneofReturnType__start_ns | None: ...
 
 Global___TimeRange: _TypeAlias = TimeRange  # noqa: Y015
+
+@_typing.final
+class OhlcvRows(_message.Message):
+    """One symbol's rows in columns, oldest first. A column is empty or has one entry a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TIME_NS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_time_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Nanoseconds since 1970-01-01 UTC."""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def high(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def low(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def close(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Needed; the price that indicators of one price use."""
+
+    @_builtins.property
+    def volume(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        event_time_ns: _abc.Iterable[_builtins.int] | None = ...,
+        open: _abc.Iterable[_builtins.float] | None = ...,
+        high: _abc.Iterable[_builtins.float] | None = ...,
+        low: _abc.Iterable[_builtins.float] | None = ...,
+        close: _abc.Iterable[_builtins.float] | None = ...,
+        volume: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "event_time_ns", b"event_time_ns", "high", b"high", "low", b"low", "open", b"open", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OhlcvRows: _TypeAlias = OhlcvRows  # noqa: Y015

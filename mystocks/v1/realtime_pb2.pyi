@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mystocks.v1 import market_pb2 as _market_pb2
 import builtins as _builtins
 import sys
@@ -19,133 +20,166 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SlowReaderPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SlowReaderPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SlowReaderPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SLOW_READER_POLICY_UNSPECIFIED: _SlowReaderPolicy.ValueType  # 0
+    """As EVERY_ROW."""
+    SLOW_READER_POLICY_EVERY_ROW: _SlowReaderPolicy.ValueType  # 1
+    """Every row or none: the stream ends with RESOURCE_EXHAUSTED and a resume token."""
+    SLOW_READER_POLICY_LATEST: _SlowReaderPolicy.ValueType  # 2
+    """Only the newest row of a symbol is kept while the reader is busy."""
+
+class SlowReaderPolicy(_SlowReaderPolicy, metaclass=_SlowReaderPolicyEnumTypeWrapper):
+    """What happens to a reader that is slower than the market."""
+
+SLOW_READER_POLICY_UNSPECIFIED: SlowReaderPolicy.ValueType  # 0
+"""As EVERY_ROW."""
+SLOW_READER_POLICY_EVERY_ROW: SlowReaderPolicy.ValueType  # 1
+"""Every row or none: the stream ends with RESOURCE_EXHAUSTED and a resume token."""
+SLOW_READER_POLICY_LATEST: SlowReaderPolicy.ValueType  # 2
+"""Only the newest row of a symbol is kept while the reader is busy."""
+Global___SlowReaderPolicy: _TypeAlias = SlowReaderPolicy  # noqa: Y015
+
 @_typing.final
 class MarketDataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SELECT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TICK_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    SELECT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The sender's own number; comes back in acknowledgements and refusals."""
     @_builtins.property
-    def select(self) -> Global___FeatureSelection:
-        """Chooses the features to receive; may be sent again to change the choice."""
+    def tick(self) -> _market_pb2.Tick:
+        """Ticks to write to the log."""
 
     @_builtins.property
-    def batch(self) -> Global___NumberedBatch:
-        """Ticks to write to the log."""
+    def batch(self) -> _market_pb2.TickBatch: ...
+    @_builtins.property
+    def select(self) -> Global___FeatureSelection:
+        """Chooses the features to receive from now on, in place of those of the symbols sent; may be
+        sent again to change the choice.
+        """
 
     def __init__(
         self,
         *,
+        number: _builtins.int = ...,
+        tick: _market_pb2.Tick | None = ...,
+        batch: _market_pb2.TickBatch | None = ...,
         select: Global___FeatureSelection | None = ...,
-        batch: Global___NumberedBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "select", b"select"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "select", b"select", "tick", b"tick"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "select", b"select"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "number", b"number", "select", b"select", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["select", "batch"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["tick", "batch", "select"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___MarketDataRequest: _TypeAlias = MarketDataRequest  # noqa: Y015
 
 @_typing.final
-class NumberedBatch(_message.Message):
+class MarketDataResponse(_message.Message):
+    """What has come together since the last response; every part may be absent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    NUMBER_FIELD_NUMBER: _builtins.int
-    BATCH_FIELD_NUMBER: _builtins.int
-    number: _builtins.int
-    """The sender's own number; comes back in the acknowledgement."""
+    ACKNOWLEDGEMENTS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def batch(self) -> _market_pb2.TickBatch: ...
+    def acknowledgements(self) -> Global___Acknowledgements: ...
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2.FeatureBlock]: ...
+    @_builtins.property
+    def resume(self) -> _market_pb2.ResumeToken:
+        """Where SubscribeFeatures would go on after this response."""
+
     def __init__(
         self,
         *,
-        number: _builtins.int = ...,
-        batch: _market_pb2.TickBatch | None = ...,
+        acknowledgements: Global___Acknowledgements | None = ...,
+        blocks: _abc.Iterable[_market_pb2.FeatureBlock] | None = ...,
+        resume: _market_pb2.ResumeToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgements", b"acknowledgements", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgements", b"acknowledgements", "blocks", b"blocks", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NumberedBatch: _TypeAlias = NumberedBatch  # noqa: Y015
-
-@_typing.final
-class MarketDataResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FEATURES_FIELD_NUMBER: _builtins.int
-    ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def features(self) -> _market_pb2.FeatureBlock: ...
-    @_builtins.property
-    def acknowledgement(self) -> Global___BatchAcknowledgement: ...
-    def __init__(
-        self,
-        *,
-        features: _market_pb2.FeatureBlock | None = ...,
-        acknowledgement: Global___BatchAcknowledgement | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "features", b"features", "kind", b"kind"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "features", b"features", "kind", b"kind"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["features", "acknowledgement"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___MarketDataResponse: _TypeAlias = MarketDataResponse  # noqa: Y015
 
 @_typing.final
-class BatchAcknowledgement(_message.Message):
+class Acknowledgements(_message.Message):
+    """In columns: accepted[i] ticks of request number[i] are in the log as (part of) the record at
+    partition[i] and offset[i]. The ticks of one request may be in several records.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
-    number: _builtins.int
-    accepted: _builtins.int
-    """Ticks of the batch that are in the log."""
+    @_builtins.property
+    def number(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def accepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def partition(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedTick]:
-        """Ticks that a rule refused; they are not in the log."""
+        """Ticks that a rule refused; they are not in the log, and the stream goes on."""
 
     def __init__(
         self,
         *,
-        number: _builtins.int = ...,
-        accepted: _builtins.int = ...,
+        number: _abc.Iterable[_builtins.int] | None = ...,
+        accepted: _abc.Iterable[_builtins.int] | None = ...,
+        partition: _abc.Iterable[_builtins.int] | None = ...,
+        offset: _abc.Iterable[_builtins.int] | None = ...,
         refused: _abc.Iterable[Global___RefusedTick] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "number", b"number", "offset", b"offset", "partition", b"partition", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchAcknowledgement: _TypeAlias = BatchAcknowledgement  # noqa: Y015
+Global___Acknowledgements: _TypeAlias = Acknowledgements  # noqa: Y015
 
 @_typing.final
 class RefusedTick(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    NUMBER_FIELD_NUMBER: _builtins.int
     ROW_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
     row: _builtins.int
     """Position in the batch."""
     reason: _builtins.str
+    """What was expected of which field, and what was seen."""
     def __init__(
         self,
         *,
+        number: _builtins.int = ...,
         row: _builtins.int = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "row", b"row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "reason", b"reason", "row", b"row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,11 +192,10 @@ class FeatureSelection(_message.Message):
     FEATURE_SET_FIELD_NUMBER: _builtins.int
     SYMBOLS_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
-    CONFLATE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
     """Name of a feature set; empty is the default one, "ticks"."""
-    conflate: _builtins.bool
-    """Keep only the newest row of a symbol when the reader is slower than the market."""
+    policy: Global___SlowReaderPolicy.ValueType
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Symbols to receive; none stands for all."""
@@ -177,11 +210,11 @@ class FeatureSelection(_message.Message):
         feature_set: _builtins.str = ...,
         symbols: _abc.Iterable[_builtins.str] | None = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
-        conflate: _builtins.bool = ...,
+        policy: Global___SlowReaderPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflate", b"conflate", "feature_set", b"feature_set", "names", b"names", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_set", b"feature_set", "names", b"names", "policy", b"policy", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,25 +226,93 @@ class SubscribeFeaturesRequest(_message.Message):
 
     SELECTION_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    EARLIEST_FIELD_NUMBER: _builtins.int
+    SINCE_NS_FIELD_NUMBER: _builtins.int
+    earliest: _builtins.bool
+    """The oldest row of the topic."""
+    since_ns: _builtins.int
+    """Rows of this event time or later, in nanoseconds since 1970-01-01 UTC."""
     @_builtins.property
     def selection(self) -> Global___FeatureSelection: ...
     @_builtins.property
-    def resume(self) -> _market_pb2.ResumeToken:
-        """Where to go on; absent starts with the next row that is computed."""
-
+    def resume(self) -> _market_pb2.ResumeToken: ...
     def __init__(
         self,
         *,
         selection: Global___FeatureSelection | None = ...,
         resume: _market_pb2.ResumeToken | None = ...,
+        earliest: _builtins.bool = ...,
+        since_ns: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest", b"earliest", "resume", b"resume", "selection", b"selection", "since_ns", b"since_ns", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "selection", b"selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earliest", b"earliest", "resume", b"resume", "selection", b"selection", "since_ns", b"since_ns", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["resume", "earliest", "since_ns"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___SubscribeFeaturesRequest: _TypeAlias = SubscribeFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class SubscribeFeaturesResponse(_message.Message):
+    """The first response has no blocks: it says that the subscription stands, and where it began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2.FeatureBlock]: ...
+    @_builtins.property
+    def resume(self) -> _market_pb2.ResumeToken:
+        """Where to go on after this response; give it back in the next subscription."""
+
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[_market_pb2.FeatureBlock] | None = ...,
+        resume: _market_pb2.ResumeToken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SubscribeFeaturesRequest: _TypeAlias = SubscribeFeaturesRequest  # noqa: Y015
+Global___SubscribeFeaturesResponse: _TypeAlias = SubscribeFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class StreamInterrupted(_message.Message):
+    """Attached to the error that ends a stream (`google.rpc.Status.details`)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_FIELD_NUMBER: _builtins.int
+    UNACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resume(self) -> _market_pb2.ResumeToken:
+        """Where SubscribeFeatures would go on."""
+
+    @_builtins.property
+    def unacknowledged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Requests that were received and not acknowledged in full: their ticks may or may not be in the
+        log.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume: _market_pb2.ResumeToken | None = ...,
+        unacknowledged: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "unacknowledged", b"unacknowledged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamInterrupted: _TypeAlias = StreamInterrupted  # noqa: Y015
 
 @_typing.final
 class ComputeFeaturesRequest(_message.Message):
@@ -219,70 +320,46 @@ class ComputeFeaturesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    INDICATORS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
-    TICKS_FIELD_NUMBER: _builtins.int
-    LOG_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """"talib" or "cn"; empty is "talib"."""
-    request_id: _builtins.str
+    symbol: _builtins.str
+    last: _builtins.int
+    """Return only the newest so many rows; 0 is all of them."""
     @_builtins.property
-    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For example sma_20, rsi_14, macd_5_35_5."""
 
     @_builtins.property
-    def ticks(self) -> _market_pb2.TickBatch:
-        """Ticks to compute on."""
+    def rows(self) -> _market_pb2.OhlcvRows:
+        """Rows to compute on. Absent computes on the symbol's ticks in the log."""
 
     @_builtins.property
-    def log(self) -> Global___LogSelection:
-        """Ticks of the log."""
+    def range(self) -> _market_pb2.TimeRange:
+        """Which rows to return; those before are computed as well, since indicators remember."""
 
     def __init__(
         self,
         *,
-        indicators: _abc.Iterable[_builtins.str] | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
         profile: _builtins.str = ...,
-        ticks: _market_pb2.TickBatch | None = ...,
-        log: Global___LogSelection | None = ...,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "log", b"log", "ticks", b"ticks"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["indicators", b"indicators", "input", b"input", "log", b"log", "profile", b"profile", "request_id", b"request_id", "ticks", b"ticks"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["ticks", "log"]  # noqa: Y015
-    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
-
-Global___ComputeFeaturesRequest: _TypeAlias = ComputeFeaturesRequest  # noqa: Y015
-
-@_typing.final
-class LogSelection(_message.Message):
-    """Ticks of the log by symbol and event time."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SYMBOLS_FIELD_NUMBER: _builtins.int
-    RANGE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def range(self) -> _market_pb2.TimeRange: ...
-    def __init__(
-        self,
-        *,
-        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        symbol: _builtins.str = ...,
+        rows: _market_pb2.OhlcvRows | None = ...,
         range: _market_pb2.TimeRange | None = ...,
+        last: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["range", b"range", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "last", b"last", "profile", b"profile", "range", b"range", "rows", b"rows", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LogSelection: _TypeAlias = LogSelection  # noqa: Y015
+Global___ComputeFeaturesRequest: _TypeAlias = ComputeFeaturesRequest  # noqa: Y015
 
 @_typing.final
 class ComputeFeaturesResponse(_message.Message):
@@ -291,29 +368,57 @@ class ComputeFeaturesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FEATURES_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    error: _builtins.str
-    """On `compute.replies`: why there are no features."""
     @_builtins.property
     def features(self) -> _market_pb2.FeatureBlock:
-        """Neither `first_row` nor `resume` is set: these rows are not in any topic."""
+        """Neither `first_row` nor offsets are set: these rows are not in any topic."""
+
+    @_builtins.property
+    def error(self) -> Global___RequestError:
+        """Only on `compute.replies`: why there are no features."""
 
     def __init__(
         self,
         *,
         features: _market_pb2.FeatureBlock | None = ...,
-        request_id: _builtins.str = ...,
-        error: _builtins.str = ...,
+        error: Global___RequestError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "features", b"features"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "features", b"features", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "features", b"features"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ComputeFeaturesResponse: _TypeAlias = ComputeFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class RequestError(_message.Message):
+    """Why a request that went through a topic failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """A code of gRPC, for example 3 for INVALID_ARGUMENT."""
+    message: _builtins.str
+    field: _builtins.str
+    """The field of the request that is to blame, or empty."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestError: _TypeAlias = RequestError  # noqa: Y015
 
 @_typing.final
 class GetFeaturesRequest(_message.Message):
@@ -494,60 +599,113 @@ Global___GetStreamStatsRequest: _TypeAlias = GetStreamStatsRequest  # noqa: Y015
 class GetStreamStatsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    max_streams: _builtins.int
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamStats]:
+        """Of this server process."""
+
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionStats]: ...
     def __init__(
         self,
         *,
+        streams: _abc.Iterable[Global___StreamStats] | None = ...,
+        max_streams: _builtins.int = ...,
         partitions: _abc.Iterable[Global___PartitionStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_streams", b"max_streams", "partitions", b"partitions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStreamStatsResponse: _TypeAlias = GetStreamStatsResponse  # noqa: Y015
 
 @_typing.final
+class StreamStats(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    STARTED_NS_FIELD_NUMBER: _builtins.int
+    LAST_ACTIVITY_NS_FIELD_NUMBER: _builtins.int
+    TICKS_RECEIVED_FIELD_NUMBER: _builtins.int
+    TICKS_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    TICKS_REFUSED_FIELD_NUMBER: _builtins.int
+    ROWS_SENT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    QUEUED_BYTES_FIELD_NUMBER: _builtins.int
+    LAG_ROWS_FIELD_NUMBER: _builtins.int
+    stream_id: _builtins.str
+    peer: _builtins.str
+    method: _builtins.str
+    started_ns: _builtins.int
+    """Nanoseconds since 1970-01-01 UTC."""
+    last_activity_ns: _builtins.int
+    ticks_received: _builtins.int
+    ticks_acknowledged: _builtins.int
+    ticks_refused: _builtins.int
+    rows_sent: _builtins.int
+    errors: _builtins.int
+    queued_bytes: _builtins.int
+    """Encoded rows that wait for the reader."""
+    lag_rows: _builtins.int
+    def __init__(
+        self,
+        *,
+        stream_id: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        method: _builtins.str = ...,
+        started_ns: _builtins.int = ...,
+        last_activity_ns: _builtins.int = ...,
+        ticks_received: _builtins.int = ...,
+        ticks_acknowledged: _builtins.int = ...,
+        ticks_refused: _builtins.int = ...,
+        rows_sent: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        queued_bytes: _builtins.int = ...,
+        lag_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "lag_rows", b"lag_rows", "last_activity_ns", b"last_activity_ns", "method", b"method", "peer", b"peer", "queued_bytes", b"queued_bytes", "rows_sent", b"rows_sent", "started_ns", b"started_ns", "stream_id", b"stream_id", "ticks_acknowledged", b"ticks_acknowledged", "ticks_received", b"ticks_received", "ticks_refused", b"ticks_refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStats: _TypeAlias = StreamStats  # noqa: Y015
+
+@_typing.final
 class PartitionStats(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTITION_FIELD_NUMBER: _builtins.int
-    TICKS_IN_FIELD_NUMBER: _builtins.int
-    ROWS_OUT_FIELD_NUMBER: _builtins.int
-    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    SOURCE_END_OFFSET_FIELD_NUMBER: _builtins.int
+    GROUP_OFFSET_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
-    SYMBOLS_FIELD_NUMBER: _builtins.int
-    WATERMARK_NS_FIELD_NUMBER: _builtins.int
-    OWNER_FIELD_NUMBER: _builtins.int
+    NEXT_ROW_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
-    ticks_in: _builtins.int
-    rows_out: _builtins.int
-    dead_letters: _builtins.int
+    source_end_offset: _builtins.int
+    """End of the source topic, and the feature group's position in it."""
+    group_offset: _builtins.int
     lag: _builtins.int
-    """Records of the source that are not processed yet."""
-    symbols: _builtins.int
-    watermark_ns: _builtins.int
-    """Newest event time processed."""
-    owner: _builtins.str
-    """Process that owns the partition."""
+    next_row: _builtins.int
+    """Identity of the next row."""
     def __init__(
         self,
         *,
         partition: _builtins.int = ...,
-        ticks_in: _builtins.int = ...,
-        rows_out: _builtins.int = ...,
-        dead_letters: _builtins.int = ...,
+        source_end_offset: _builtins.int = ...,
+        group_offset: _builtins.int = ...,
         lag: _builtins.int = ...,
-        symbols: _builtins.int = ...,
-        watermark_ns: _builtins.int = ...,
-        owner: _builtins.str = ...,
+        next_row: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "lag", b"lag", "owner", b"owner", "partition", b"partition", "rows_out", b"rows_out", "symbols", b"symbols", "ticks_in", b"ticks_in", "watermark_ns", b"watermark_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_offset", b"group_offset", "lag", b"lag", "next_row", b"next_row", "partition", b"partition", "source_end_offset", b"source_end_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from mystocks.v1 import market_pb2 as mystocks_dot_v1_dot_market__pb2
 from mystocks.v1 import realtime_pb2 as mystocks_dot_v1_dot_realtime__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -44,7 +43,7 @@ class RealTimeServiceStub:
         self.SubscribeFeatures = channel.unary_stream(
                 '/mystocks.v1.RealTimeService/SubscribeFeatures',
                 request_serializer=mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesRequest.SerializeToString,
-                response_deserializer=mystocks_dot_v1_dot_market__pb2.FeatureBlock.FromString,
+                response_deserializer=mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesResponse.FromString,
                 _registered_method=True)
         self.ComputeFeatures = channel.unary_unary(
                 '/mystocks.v1.RealTimeService/ComputeFeatures',
@@ -73,22 +72,24 @@ class RealTimeServiceServicer:
     """
 
     def StreamMarketData(self, request_iterator, context):
-        """Sends ticks and receives the features of the symbols that were asked for. Acknowledgements tell
-        the sender which of its batches are committed to the log.
+        """Sends ticks and receives features on one stream. Acknowledgements tell where in the log ticks
+        are. Without a selection the rows of the symbols that were sent come back, from the first
+        block that reaches an acknowledged offset; after the sender has closed its side, the stream
+        ends once all of its ticks are processed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubscribeFeatures(self, request, context):
-        """Features as they are computed, from a resume token or from now on.
+        """Features as they are computed, from a resume token, a time, the start or from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ComputeFeatures(self, request, context):
-        """Any indicators of any ticks, computed without touching the live state.
+        """Any features over rows of the request or over the log, without touching the live state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +110,7 @@ class RealTimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStreamStats(self, request, context):
-        """Counters of the roles behind this service.
+        """The streams that this server has open, and how far the features have come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +127,7 @@ def add_RealTimeServiceServicer_to_server(servicer, server):
             'SubscribeFeatures': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeFeatures,
                     request_deserializer=mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesRequest.FromString,
-                    response_serializer=mystocks_dot_v1_dot_market__pb2.FeatureBlock.SerializeToString,
+                    response_serializer=mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesResponse.SerializeToString,
             ),
             'ComputeFeatures': grpc.unary_unary_rpc_method_handler(
                     servicer.ComputeFeatures,
@@ -203,7 +204,7 @@ class RealTimeService:
             target,
             '/mystocks.v1.RealTimeService/SubscribeFeatures',
             mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesRequest.SerializeToString,
-            mystocks_dot_v1_dot_market__pb2.FeatureBlock.FromString,
+            mystocks_dot_v1_dot_realtime__pb2.SubscribeFeaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,6 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from mystocks.v1 import market_pb2 as _market_pb2
 from mystocks.v1 import realtime_pb2 as _realtime_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -35,19 +34,21 @@ class RealTimeServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RealTimeServiceAsyncStub: ...
     StreamMarketData: _grpc.StreamStreamMultiCallable[_realtime_pb2.MarketDataRequest, _realtime_pb2.MarketDataResponse]
-    """Sends ticks and receives the features of the symbols that were asked for. Acknowledgements tell
-    the sender which of its batches are committed to the log.
+    """Sends ticks and receives features on one stream. Acknowledgements tell where in the log ticks
+    are. Without a selection the rows of the symbols that were sent come back, from the first
+    block that reaches an acknowledged offset; after the sender has closed its side, the stream
+    ends once all of its ticks are processed.
     """
-    SubscribeFeatures: _grpc.UnaryStreamMultiCallable[_realtime_pb2.SubscribeFeaturesRequest, _market_pb2.FeatureBlock]
-    """Features as they are computed, from a resume token or from now on."""
+    SubscribeFeatures: _grpc.UnaryStreamMultiCallable[_realtime_pb2.SubscribeFeaturesRequest, _realtime_pb2.SubscribeFeaturesResponse]
+    """Features as they are computed, from a resume token, a time, the start or from now on."""
     ComputeFeatures: _grpc.UnaryUnaryMultiCallable[_realtime_pb2.ComputeFeaturesRequest, _realtime_pb2.ComputeFeaturesResponse]
-    """Any indicators of any ticks, computed without touching the live state."""
+    """Any features over rows of the request or over the log, without touching the live state."""
     GetFeatures: _grpc.UnaryUnaryMultiCallable[_realtime_pb2.GetFeaturesRequest, _realtime_pb2.GetFeaturesResponse]
     """The latest row of each symbol."""
     ReplayMarketData: _grpc.UnaryStreamMultiCallable[_realtime_pb2.ReplayMarketDataRequest, _realtime_pb2.ReplayMarketDataResponse]
     """Ticks or features of the past, in event-time order per symbol, paced by event time."""
     GetStreamStats: _grpc.UnaryUnaryMultiCallable[_realtime_pb2.GetStreamStatsRequest, _realtime_pb2.GetStreamStatsResponse]
-    """Counters of the roles behind this service."""
+    """The streams that this server has open, and how far the features have come."""
 
 @_typing.type_check_only
 class RealTimeServiceAsyncStub(RealTimeServiceStub):
@@ -55,19 +56,21 @@ class RealTimeServiceAsyncStub(RealTimeServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamMarketData: _aio.StreamStreamMultiCallable[_realtime_pb2.MarketDataRequest, _realtime_pb2.MarketDataResponse]  # type: ignore[assignment]
-    """Sends ticks and receives the features of the symbols that were asked for. Acknowledgements tell
-    the sender which of its batches are committed to the log.
+    """Sends ticks and receives features on one stream. Acknowledgements tell where in the log ticks
+    are. Without a selection the rows of the symbols that were sent come back, from the first
+    block that reaches an acknowledged offset; after the sender has closed its side, the stream
+    ends once all of its ticks are processed.
     """
-    SubscribeFeatures: _aio.UnaryStreamMultiCallable[_realtime_pb2.SubscribeFeaturesRequest, _market_pb2.FeatureBlock]  # type: ignore[assignment]
-    """Features as they are computed, from a resume token or from now on."""
+    SubscribeFeatures: _aio.UnaryStreamMultiCallable[_realtime_pb2.SubscribeFeaturesRequest, _realtime_pb2.SubscribeFeaturesResponse]  # type: ignore[assignment]
+    """Features as they are computed, from a resume token, a time, the start or from now on."""
     ComputeFeatures: _aio.UnaryUnaryMultiCallable[_realtime_pb2.ComputeFeaturesRequest, _realtime_pb2.ComputeFeaturesResponse]  # type: ignore[assignment]
-    """Any indicators of any ticks, computed without touching the live state."""
+    """Any features over rows of the request or over the log, without touching the live state."""
     GetFeatures: _aio.UnaryUnaryMultiCallable[_realtime_pb2.GetFeaturesRequest, _realtime_pb2.GetFeaturesResponse]  # type: ignore[assignment]
     """The latest row of each symbol."""
     ReplayMarketData: _aio.UnaryStreamMultiCallable[_realtime_pb2.ReplayMarketDataRequest, _realtime_pb2.ReplayMarketDataResponse]  # type: ignore[assignment]
     """Ticks or features of the past, in event-time order per symbol, paced by event time."""
     GetStreamStats: _aio.UnaryUnaryMultiCallable[_realtime_pb2.GetStreamStatsRequest, _realtime_pb2.GetStreamStatsResponse]  # type: ignore[assignment]
-    """Counters of the roles behind this service."""
+    """The streams that this server has open, and how far the features have come."""
 
 class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ticks in, features out, while they happen and again on replay."""
@@ -78,8 +81,10 @@ class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_realtime_pb2.MarketDataRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_realtime_pb2.MarketDataResponse], _abc.AsyncIterator[_realtime_pb2.MarketDataResponse]]:
-        """Sends ticks and receives the features of the symbols that were asked for. Acknowledgements tell
-        the sender which of its batches are committed to the log.
+        """Sends ticks and receives features on one stream. Acknowledgements tell where in the log ticks
+        are. Without a selection the rows of the symbols that were sent come back, from the first
+        block that reaches an acknowledged offset; after the sender has closed its side, the stream
+        ends once all of its ticks are processed.
         """
 
     @_abc_1.abstractmethod
@@ -87,8 +92,8 @@ class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _realtime_pb2.SubscribeFeaturesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_market_pb2.FeatureBlock], _abc.AsyncIterator[_market_pb2.FeatureBlock]]:
-        """Features as they are computed, from a resume token or from now on."""
+    ) -> _typing.Union[_abc.Iterator[_realtime_pb2.SubscribeFeaturesResponse], _abc.AsyncIterator[_realtime_pb2.SubscribeFeaturesResponse]]:
+        """Features as they are computed, from a resume token, a time, the start or from now on."""
 
     @_abc_1.abstractmethod
     def ComputeFeatures(
@@ -96,7 +101,7 @@ class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _realtime_pb2.ComputeFeaturesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_realtime_pb2.ComputeFeaturesResponse, _abc.Awaitable[_realtime_pb2.ComputeFeaturesResponse]]:
-        """Any indicators of any ticks, computed without touching the live state."""
+        """Any features over rows of the request or over the log, without touching the live state."""
 
     @_abc_1.abstractmethod
     def GetFeatures(
@@ -120,6 +125,6 @@ class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _realtime_pb2.GetStreamStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_realtime_pb2.GetStreamStatsResponse, _abc.Awaitable[_realtime_pb2.GetStreamStatsResponse]]:
-        """Counters of the roles behind this service."""
+        """The streams that this server has open, and how far the features have come."""
 
 def add_RealTimeServiceServicer_to_server(servicer: RealTimeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
