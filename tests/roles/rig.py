@@ -129,6 +129,20 @@ class FeaturesRig:
         assert len(rows) == count, f"{len(rows)} of {count} rows\n{''.join(self.lines[-20:])}"
         return rows
 
+    def await_identities(self, counts: dict[int, int], timeout_s: float = 60.0) -> "Rows":
+        """Reads until the last of so many row identities of every partition was seen."""
+        rows = Rows()
+        reader = committed_reader(self.kafka, self.output)
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for message in reader.consume(500, 0.2):
+                if message.error() is None:
+                    rows.add(message)
+            if all(count - 1 in rows.numbers(p)[-5000:] for p, count in counts.items()):
+                break
+        reader.close()
+        return rows
+
     def dead_letters(self, count: int, timeout_s: float = 30.0) -> list[Message]:
         """Reads the dead letters until there are `count`."""
         reader = committed_reader(self.kafka, dead_letter_topic(self.source))

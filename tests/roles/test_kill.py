@@ -29,17 +29,15 @@ def messages() -> list[tuple[str, bytes]]:
     ]
 
 
-def test_every_row_exactly_once_after_five_kills(features):
-    rig = features("", snapshot_interval_s=0.5)
-    quiet = features("quiet", source_topic=rig.source)
+def kill_while_producing(rig, ticks) -> None:
+    """Produces all ticks at a steady pace while the role dies and starts again."""
     random_source = random.Random(11)
-    ticks = messages()
     rig.start()
     running = threading.Event()
     running.set()
 
     def produce_slowly() -> None:
-        for start in range(0, TICKS, 500):
+        for start in range(0, len(ticks), 500):
             running.wait()
             rig.produce(ticks[start : start + 500])
             time.sleep(0.02)
@@ -59,10 +57,34 @@ def test_every_row_exactly_once_after_five_kills(features):
         running.set()
     assert producer.is_alive(), "the ticks were through before the last kill"
     producer.join()
+
+
+def test_every_row_exactly_once_after_five_kills(features):
+    rig = features("", snapshot_interval_s=0.5)
+    quiet = features("quiet", source_topic=rig.source)
+    kill_while_producing(rig, messages())
     rows = rig.await_rows(TICKS)
     rows.assert_gap_free()
     quiet.start()
     expected = quiet.await_rows(TICKS)
     for partition in range(PARTITIONS):
         assert rows.columns(partition) == expected.columns(partition)
+    assert rig.stop() == 0
+
+
+def test_at_least_once_repeats_rows_after_a_kill_and_loses_none(features):
+    rig = features("", snapshot_interval_s=0.5, guarantee="at_least_once")
+    quiet = features("quiet", source_topic=rig.source)
+    kill_while_producing(rig, messages()[:100_000])
+    quiet.start()
+    expected = quiet.await_rows(100_000)
+    rows = rig.await_identities({p: len(expected.numbers(p)) for p in range(PARTITIONS)})
+    for partition in range(PARTITIONS):
+        numbers = rows.numbers(partition)
+        # A repetition goes back to an earlier row and from there on without a gap.
+        assert (np.diff(numbers) <= 1).all()
+        assert np.array_equal(np.unique(numbers), np.arange(len(expected.numbers(partition))))
+        columns, wanted = rows.columns(partition), expected.columns(partition)
+        for name, values in columns.items():
+            assert values == [wanted[name][number] for number in numbers.tolist()]
     assert rig.stop() == 0
