@@ -265,7 +265,7 @@ def main() -> None:
             report("up_ready_s", [up_ready(root) for _ in range(rounds)])
         with LocalStack(root / "stack", ephemeral=True) as endpoints:
             stack = {"kafka": endpoints.kafka, "redis": endpoints.redis, "data_dir": directory}
-            ticks = workload.make_ticks(500_000)
+            ticks = workload.make_ticks(250_000 if quick else 500_000)
             encodings: list[tuple[str, Callable[[], list[tuple[int, bytes]]], int]] = [
                 ("json", lambda: workload.json_messages(ticks, PARTITIONS), 8),
                 ("batch100", lambda: workload.batch_messages(ticks, PARTITIONS, 100), 24),
@@ -278,7 +278,7 @@ def main() -> None:
                     for key, numbers in series.items():
                         report(f"{label}_{key}", numbers)
             if wanted("latency"):
-                measure_latency(stack, rounds, 3.5 if quick else 15.0, report)
+                measure_latency(stack, rounds, 3.0 if quick else 15.0, report)
     if arguments.json:
         print(json.dumps(flat))
 
