@@ -310,7 +310,11 @@ class MicroBatchLoop:
         began = self._clock()
         settings = self._settings
         self._output.settle()
-        runs = [run for run in self._assignment.runs.values() if run.advanced]
+        runs = [
+            run
+            for run in self._assignment.runs.values()
+            if run.advanced or (last and run.live and run.unsaved)
+        ]
         budget = snapshot_budget
         for run in runs:
             if budget <= 0:
@@ -412,6 +416,8 @@ class MicroBatchLoop:
         """Commits what is open, with as much state as makes the next start short."""
         if self._callback_error is None:
             try:
+                if any(run.unsaved for run in self._assignment.live):
+                    self._output.begin()
                 if self._output.open:
                     self._commit(_DRAIN_BUDGET, last=True)
             except TransactionAbortedError as error:

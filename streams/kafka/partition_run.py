@@ -52,6 +52,12 @@ class PartitionRun:
         """Whether messages were processed since the last commit."""
         return self.next.offset != self.committed.offset
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether a restart would have to replay messages, since not all state is stored."""
+        offset, _ = self.task.resume_point(self.next.offset, self.next.row)
+        return offset < self.next.offset
+
     def mark(self, set_hash: str) -> CommitMark:
         """Returns what the next commit says about this partition."""
         resume, row = self.task.resume_point(self.next.offset, self.next.row)

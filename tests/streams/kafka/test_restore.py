@@ -36,6 +36,19 @@ def test_a_commit_says_where_the_replay_of_stored_chunks_starts():
         assert mark.resume_row <= mark.row
 
 
+def test_a_drain_stores_all_state_although_nothing_is_open():
+    broker = half_done()
+    rig = go_on(broker)
+    assert any(run.unsaved for run in rig.assignment.live)
+    rig.loop.stop()
+    rig.loop.run()
+    for partition, (offset, metadata) in broker.committed.items():
+        assert CommitMark.decode(metadata).resume == offset == len(broker.log(SOURCE, partition))
+        broker.delete_before(SOURCE, partition, offset)
+    go_on(broker)
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+
+
 def test_a_deleted_log_that_the_state_does_not_need_does_not_matter():
     broker = half_done()
     for partition, (_, metadata) in broker.committed.items():
