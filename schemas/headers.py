@@ -23,3 +23,7 @@ GROUP = "group"
 ROWS = "rows"
 ORIGINAL_BYTES = "original_bytes"
 SHA256 = "sha256"
+
+# Records that were sent again from dead letters: how often, and on the mark that says so.
+ATTEMPT = "attempt"
+REQUEUED = "requeued"
