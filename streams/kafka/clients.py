@@ -9,7 +9,7 @@ from schemas.settings import Settings
 from schemas.topics import DEAD_LETTER_EXTRA_BYTES, MAX_MESSAGE_BYTES
 
 # librdkafka writes its own log lines through this logger, not to stderr.
-_LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
+LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
 
 # A broker that answers at all answers within this; used for calls that block the loop.
 CALL_TIMEOUT_S = 30.0
@@ -57,16 +57,17 @@ def group_consumer(settings: Settings, group: str, instance: str, **callbacks: A
             "max.poll.interval.ms": 300_000,
             **callbacks,
         },
-        logger=_LIBRDKAFKA_LOG,
+        logger=LIBRDKAFKA_LOG,
     )
 
 
-def reader(settings: Settings, name: str) -> Consumer:
+def reader(settings: Settings, name: str, *, check_crcs: bool = False) -> Consumer:
     """Returns a consumer outside any group that reports the end of a partition.
 
     Args:
         settings: Where Kafka is.
         name: Shown in the broker's logs; no offsets are ever committed under it.
+        check_crcs: Whether every batch is compared with its checksum.
     """
     return Consumer(
         {
@@ -74,13 +75,18 @@ def reader(settings: Settings, name: str) -> Consumer:
             "group.id": f"{name}.reader",
             "enable.partition.eof": True,
             "queued.min.messages": 100_000,
+            "check.crcs": check_crcs,
         },
-        logger=_LIBRDKAFKA_LOG,
+        logger=LIBRDKAFKA_LOG,
     )
 
 
 def producer(
-    settings: Settings, *, transactional_id: str | None = None, transaction_timeout_ms: int = 10_000
+    settings: Settings,
+    *,
+    transactional_id: str | None = None,
+    transaction_timeout_ms: int = 10_000,
+    delivery_timeout_s: float | None = None,
 ) -> Producer:
     """Returns an idempotent producer for large blocks.
 
@@ -88,6 +94,8 @@ def producer(
         settings: Where Kafka is.
         transactional_id: Makes it transactional.
         transaction_timeout_ms: After this the broker aborts a transaction left open.
+        delivery_timeout_s: A record that the broker has not taken for this long has failed; None
+            keeps librdkafka's five minutes.
     """
     config: dict[str, Any] = {
         **settings.kafka.as_librdkafka(),
@@ -107,4 +115,9 @@ def producer(
     if transactional_id is not None:
         config["transactional.id"] = transactional_id
         config["transaction.timeout.ms"] = transaction_timeout_ms
-    return Producer(config, logger=_LIBRDKAFKA_LOG)
+    if delivery_timeout_s is not None:
+        timeout_ms = int(delivery_timeout_s * 1000)
+        config["message.timeout.ms"] = timeout_ms
+        # A broker that is there and does not answer is given up as fast.
+        config["request.timeout.ms"] = config["socket.timeout.ms"] = timeout_ms
+    return Producer(config, logger=LIBRDKAFKA_LOG)

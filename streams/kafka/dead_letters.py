@@ -15,7 +15,7 @@ from schemas.errors import InvalidInputError
 from schemas.settings import Settings
 from schemas.topics import dead_letter_topic
 from streams.kafka.batch import header
-from streams.kafka.bounded_read import read_one, read_to_end
+from streams.kafka.bounded_read import TopicReader
 from streams.kafka.clients import producer
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 
@@ -109,7 +109,7 @@ def list_letters(settings: Settings, source: str, wanted: LetterFilter) -> list[
         wanted: Which ones.
     """
     found: dict[Place, Letter] = {}
-    for message in read_to_end(settings, dead_letter_topic(source), "dead-letters"):
+    for message in _messages(settings, source):
         place = _place(message)
         if place is None:
             continue
@@ -131,7 +131,7 @@ def letter_values(
         InvalidInputError: The value was cut, and the source record is not in the log any more.
     """
     waiting = {letter.place: letter for letter in letters}
-    for message in read_to_end(settings, dead_letter_topic(source), "dead-letters"):
+    for message in _messages(settings, source):
         place = _place(message)
         if place is None or header(message.headers(), names.REQUEUED) is not None:
             continue
@@ -271,14 +271,21 @@ def _whole_value(settings: Settings, source: str, message: Message, letter: Lett
     value: bytes = message.value() or b""
     if header(message.headers(), names.ORIGINAL_BYTES) is None:
         return value
-    original = read_one(settings, source, letter.partition, letter.offset)
-    if original is None or original.value() is None:
+    with TopicReader(settings, source, "dead-letters") as reader:
+        found = list(reader.read(letter.partition, letter.offset, letter.offset + 1))
+    if not found or found[0].offset() != letter.offset or found[0].value() is None:
         raise _CutValueError(
             letter,
             f"expected the whole record at {source} {letter.partition}:{letter.offset}, was "
             f"deleted; only its first {len(value)} bytes are left, export them",
         )
-    return bytes(original.value())
+    return bytes(found[0].value())
+
+
+def _messages(settings: Settings, source: str) -> Iterator[Message]:
+    with TopicReader(settings, dead_letter_topic(source), "dead-letters") as reader:
+        for partition in range(reader.partitions):
+            yield from reader.read(partition)
 
 
 def _place(message: Message) -> Place | None:
