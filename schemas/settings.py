@@ -88,6 +88,11 @@ class KafkaSettings(_Section):
         replication_factor: Of created topics.
         partitions: Of created topics.
         retention_bytes: Of one partition of a topic that is kept by size; -1 keeps everything.
+        group_protocol: How a group shares partitions: ``classic``, or ``consumer`` (KIP-848, needs
+            Kafka 4), where the broker moves them one by one and the others go on meanwhile.
+        session_timeout_ms: A member that is silent for this long loses its partitions; one that
+            starts again within it keeps them. With ``consumer`` the broker's setting counts.
+        max_poll_interval_ms: Likewise for a member that lives but does not poll.
     """
 
     bootstrap_servers: str | None = Field(default=None, min_length=1)
@@ -96,6 +101,9 @@ class KafkaSettings(_Section):
     replication_factor: int = Field(default=1, ge=1, le=32)
     partitions: int = Field(default=4, ge=1, le=10_000)
     retention_bytes: int = Field(default=10 * 1024**3, ge=-1)
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    session_timeout_ms: int = Field(default=10_000, ge=1000, le=3_600_000)
+    max_poll_interval_ms: int = Field(default=300_000, ge=1000, le=86_400_000)
 
     @field_validator("bootstrap_servers")
     @classmethod

@@ -1,8 +1,10 @@
 """Starts a role: ``python -m mystocks.roles features``."""
 
 import importlib
+import os
 import pkgutil
 import sys
+from typing import NoReturn
 
 import structlog
 
@@ -33,8 +35,15 @@ def main(arguments: list[str]) -> int:
     except MyStocksError as error:
         structlog.get_logger(__name__).error("stopped", error=str(error), exit_code=error.exit_code)
         sys.stderr.write(f"{role}: {error}\n")
-        return error.exit_code
+        _leave(error.exit_code)
     return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: clients in a bad state would wait for a broker before they go."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -181,6 +181,8 @@ class Assignment:
         self._consumer.pause(parts)
 
     def _first_positions(self, numbers: list[int]) -> list[TopicPartition]:
+        if not numbers:
+            return []
         wanted = [TopicPartition(self._source, number, OFFSET_BEGINNING) for number in numbers]
         try:
             found = self._consumer.offsets_for_times(wanted, CALL_TIMEOUT_S)

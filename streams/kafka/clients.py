@@ -44,17 +44,25 @@ def group_consumer(settings: Settings, group: str, instance: str, **callbacks: A
         instance: `group.instance.id`; a restart under the same one moves no partition.
         **callbacks: librdkafka callbacks such as `stats_cb`.
     """
+    config = settings.kafka
+    if config.group_protocol == "consumer":
+        # The broker decides about sessions and who gets what.
+        membership: dict[str, Any] = {"group.protocol": "consumer"}
+    else:
+        membership = {
+            "partition.assignment.strategy": "range",
+            # A dead process is noticed after this; a restart within it moves no partition.
+            "session.timeout.ms": config.session_timeout_ms,
+            # Bounds how late a member learns of a rebalance.
+            "heartbeat.interval.ms": min(500, config.session_timeout_ms // 3),
+        }
     return Consumer(
         {
             **consumer_config(settings),
             "group.id": group,
             "group.instance.id": instance,
-            "partition.assignment.strategy": "range",
-            # A dead process is noticed after this; a restart within it moves no partition.
-            "session.timeout.ms": 10_000,
-            # Bounds how late a member learns of a rebalance.
-            "heartbeat.interval.ms": 500,
-            "max.poll.interval.ms": 300_000,
+            "max.poll.interval.ms": max(config.max_poll_interval_ms, config.session_timeout_ms),
+            **membership,
             **callbacks,
         },
         logger=LIBRDKAFKA_LOG,

@@ -8,6 +8,8 @@ from schemas.errors import MyStocksError, UnavailableError
 
 # EX_TEMPFAIL: another process has taken this one's place. A supervisor must not start it again.
 FENCED_EXIT_CODE = 75
+# A new process goes on where this one cannot; a supervisor starts it.
+RESTART_EXIT_CODE = 70
 
 
 class KafkaUnavailableError(UnavailableError):
@@ -25,7 +27,9 @@ class TransactionAbortedError(MyStocksError):
 
 
 class OutputFailedError(MyStocksError):
-    """An output could not be delivered and trying again does not help."""
+    """The producer failed for good; a process that is started again has a new one."""
+
+    exit_code: ClassVar[int] = RESTART_EXIT_CODE
 
 
 class StateNotRestorableError(MyStocksError):

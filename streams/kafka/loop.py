@@ -131,7 +131,7 @@ class MicroBatchLoop:
             StateNotRestorableError: See `Restorer`.
         """
         self.start()
-        ready = False
+        ready = clean = False
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -142,10 +142,14 @@ class MicroBatchLoop:
                     ready = True
                     on_ready()
             self._drain()
+            clean = True
         finally:
             gc.enable()
             self._output.close()
-            self._assignment.close()
+            if clean:
+                # After an error this can wait a minute for an answer that nobody sends; a static
+                # member leaves nothing undone by not closing.
+                self._assignment.close()
 
     def step(self) -> None:
         """Does one round: restore a little, poll, compute, commit if due, publish."""

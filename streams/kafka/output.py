@@ -1,5 +1,6 @@
 """Outputs: one object is one transaction's life, or its at-least-once counterpart."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from streams.kafka.errors import (
 DEADLINE_S = 60.0
 # One attempt of a blocking call.
 _ATTEMPT_S = 10.0
+# The only attempt at the end of the process.
+_CLOSE_S = 3.0
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -174,10 +177,10 @@ class ExactlyOnceOutput(_ProducerOutput):
 
     def close(self) -> None:
         """Aborts what is open; a broker that is gone will do it by its time-out."""
-        try:
-            self.abort()
-        except (TransactionAbortedError, FencedError, OutputFailedError, KafkaUnavailableError):
-            return
+        if self.open:
+            with contextlib.suppress(KafkaException):
+                self._producer.abort_transaction(_CLOSE_S)
+            self.open = False
 
     def _repeat(self, call: Callable[[], object], doing: str) -> None:
         deadline = time.monotonic() + DEADLINE_S

@@ -82,6 +82,7 @@ def feature_loop(
         ),
         new_task=lambda partition: new_task(partition, partitions),
         metrics=metrics,
+        incremental=settings.kafka.group_protocol == "consumer",
     )
     return MicroBatchLoop(
         LoopSettings(

@@ -30,11 +30,17 @@ class FeaturesRig:
     """A feature set of its own, with or without a running role."""
 
     def __init__(
-        self, name: str, kafka: str, redis: str, data_dir: Path, **features: object
+        self,
+        name: str,
+        kafka: str,
+        redis: str,
+        data_dir: Path,
+        group: dict[str, object] | None = None,
+        **features: object,
     ) -> None:
         features.setdefault("source_topic", f"{name}.ticks")
         self.settings: Settings = load_settings(
-            kafka={"bootstrap_servers": kafka, "partitions": PARTITIONS},
+            kafka={"bootstrap_servers": kafka, "partitions": PARTITIONS} | (group or {}),
             redis={"url": redis},
             data_dir=data_dir,
             features={"name": name, **features},
