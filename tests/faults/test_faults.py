@@ -1,4 +1,4 @@
-"""A short form of `python -m tests.faults`: one fault of each kind that is quick to recover from."""
+"""A short form of `python -m tests.faults`: faults that are quick to recover from."""
 
 import pytest
 
