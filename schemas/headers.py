@@ -27,3 +27,13 @@ SHA256 = "sha256"
 # Records that were sent again from dead letters: how often, and on the mark that says so.
 ATTEMPT = "attempt"
 REQUEUED = "requeued"
+
+# Requests over topics, and replies to them.
+REQUEST_ID = "request_id"
+REQUESTER = "requester"
+REPLY_TOPIC = "reply_topic"
+REPLY_PARTITION = "reply_partition"
+# When the requester stops waiting, milliseconds since 1970 (UTC).
+DEADLINE_MS = "deadline_ms"
+# Of a reply that says why there is no answer: the code of `schemas.requests.Code`.
+FAILURE = "failure"

@@ -18,6 +18,7 @@ _LONG_SEGMENT_MS = 10 * 365 * _DAY_MS
 _ANY_FUTURE_MS = 2**63 - 1
 
 Purpose = Literal["features", "bars", "jobs", "compute", "predict"]
+_CONVERSATIONS: tuple[Purpose, ...] = ("compute", "predict")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,18 @@ def _deleted_after(days: float) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(int(days * _DAY_MS))}
 
 
+def _conversation() -> dict[str, str]:
+    """Returns the configuration of requests and replies: nobody reads them a minute later."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(_DAY_MS // 24),
+        # A reply has up to 1 MiB, and thousands may come in a second.
+        "retention.bytes": str(512 * 1024**2),
+        # Only whole segments are deleted.
+        "segment.bytes": str(64 * 1024**2),
+    }
+
+
 def catalogue(retention_bytes: int = -1) -> tuple[TopicSpec, ...]:
     """Returns every kind of topic that exists, patterns included.
 
@@ -170,10 +183,11 @@ def catalogue(retention_bytes: int = -1) -> tuple[TopicSpec, ...]:
             "jobs.heartbeats", "worker", "protobuf WorkerHeartbeat", "jobs", None, _deleted_after(1)
         ),
         TopicSpec("models", "model id", "protobuf Model", "jobs", 1, {"cleanup.policy": "compact"}),
-        TopicSpec("compute.requests", "request id", "protobuf", "compute", None, _deleted_after(1)),
-        TopicSpec("compute.replies", "request id", "protobuf", "compute", None, _deleted_after(1)),
-        TopicSpec("predict.requests", "request id", "protobuf", "predict", None, _deleted_after(1)),
-        TopicSpec("predict.replies", "request id", "protobuf", "predict", None, _deleted_after(1)),
+        *(
+            TopicSpec(f"{name}.{way}", "request id", "protobuf", name, None, _conversation())
+            for name in _CONVERSATIONS
+            for way in ("requests", "replies")
+        ),
     )
 
 

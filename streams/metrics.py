@@ -49,6 +49,7 @@ class LoopMetrics:
         self._watermark_age = self._gauge(
             "watermark_age_seconds", "Wall clock minus the newest event time processed"
         )
+        self._ready = self._gauge("ready", "1 once the process does its work, before that 0")
         self._restore = self._counter("restore_seconds", "Time spent restoring state")
         self._table_stale = self._gauge(
             "redis_stale_seconds", "Age of the oldest row that Redis does not have yet"
@@ -74,6 +75,10 @@ class LoopMetrics:
         """
         server, _ = start_http_server(port, addr=host, registry=self.registry)
         return f"http://{host}:{server.server_port}/metrics"
+
+    def ready(self) -> None:
+        """From now on the process does its work."""
+        self._ready.set(1)
 
     def stage(self, name: str, seconds: float) -> None:
         """A stage of a batch took this long."""

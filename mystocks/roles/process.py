@@ -52,8 +52,13 @@ class RoleProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handle)
 
-    def ready(self) -> None:
-        """Tells the supervisor, by one JSON line on standard output, that work goes on."""
-        line = {"event": "ready", "role": self._role, "metrics": self._metrics_url}
+    def ready(self, **more: str) -> None:
+        """Tells the supervisor, by one JSON line on standard output, that work goes on.
+
+        Args:
+            **more: Added to the line, such as an address.
+        """
+        self.metrics.ready()
+        line = {"event": "ready", "role": self._role, "metrics": self._metrics_url, **more}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

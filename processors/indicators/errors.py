@@ -1,6 +1,6 @@
 """What can be wrong with a request for indicators."""
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, InvalidInputError
 
 
 class UnknownFeatureError(ConfigurationError):
@@ -13,6 +13,10 @@ class ParameterError(ConfigurationError):
 
 class MissingInputError(ConfigurationError):
     """An indicator needs an input that the source does not carry."""
+
+
+class TooFewRowsError(InvalidInputError):
+    """A series is so short that a feature has no value in it."""
 
 
 class IndicatorDefinitionError(ConfigurationError):

@@ -93,6 +93,31 @@ def _await_metadata(admin: AdminClient, names: Sequence[str]) -> None:
             time.sleep(0.02)
 
 
+def await_topics(settings: Settings, names: Sequence[str], timeout_s: float) -> None:
+    """Waits until a broker answers and has these topics.
+
+    Args:
+        settings: Where Kafka is.
+        names: Topics that somebody else creates.
+        timeout_s: Longest wait.
+
+    Raises:
+        KafkaUnavailableError: No broker answered in time, or a topic is still missing.
+    """
+    deadline = time.monotonic() + timeout_s
+    admin = admin_client(settings, timeout_s)
+    while True:
+        missing = sorted(set(names) - set(admin.list_topics(timeout=CALL_TIMEOUT_S).topics))
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise KafkaUnavailableError(
+                f"expected the topics {', '.join(missing)}, were not there; create them with "
+                "`mystocks topics apply`"
+            )
+        time.sleep(0.05)
+
+
 def partition_count(admin: AdminClient, topic: str) -> int:
     """Returns how many partitions a topic has.
 
