@@ -11,12 +11,14 @@ from pathlib import Path
 from schemas.settings import Settings
 from streams.local.artifacts import Progress
 from streams.local.errors import ServerStartError
+from streams.local.ports import free_port
 from streams.local.run_state import RunState, announce, remove_state, write_state
 from streams.local.stack import Endpoints, LocalStack
 from streams.local.supervisor import Supervisor
 
 ROLE_COMMANDS: Mapping[str, Sequence[str]] = {
-    role: (sys.executable, "-m", "mystocks.roles", role) for role in ("features",)
+    role: (sys.executable, "-m", "mystocks.roles", role)
+    for role in ("features", "compute", "bridge")
 }
 
 
@@ -40,13 +42,14 @@ class LocalRun:
 
         Args:
             settings: What is configured; a server without an address is started here.
-            ephemeral: Keep the servers' data only until `stop`.
+            ephemeral: Keep the servers' data only until `stop`, and serve gRPC on a free port
+                unless one is configured.
             roles: Program and arguments by role; `ROLE_COMMANDS` by default.
             progress: Told about downloads and other work of the first start.
             echo: Called with (role, line) for everything that a role prints.
             say: Called with what happened to a role, in one sentence.
         """
-        self._settings = settings
+        self._settings = _with_free_port(settings) if ephemeral else settings
         self._roles = ROLE_COMMANDS if roles is None else roles
         self._echo = echo
         self._say = say
@@ -172,12 +175,22 @@ class LocalRun:
             [asdict(status) for status in self._supervisor.statuses()] if self._supervisor else []
         )
         if roles != self._state.roles:
-            self._update(roles=roles)
+            # While a bridge is started again its old address is the best guess.
+            addresses = [role["grpc"] for role in roles if role["grpc"]]
+            self._update(roles=roles, grpc=addresses[0] if addresses else self._state.grpc)
 
     def _update(self, **changes: object) -> None:
         self._state = RunState(**(asdict(self._state) | changes))
         with contextlib.suppress(OSError):  # a full disk: roles and servers say so themselves
             write_state(self._state)
+
+
+def _with_free_port(settings: Settings) -> Settings:
+    """Lets the bridge have a port of its own, the same one when it is started again."""
+    if "port" in settings.grpc.model_fields_set:
+        return settings
+    grpc = settings.grpc.model_copy(update={"port": free_port()})
+    return settings.model_copy(update={"grpc": grpc})
 
 
 def ready_line(state: RunState, settings: Settings) -> dict[str, object]:

@@ -66,6 +66,7 @@ def describe(state: "RunState | None", settings: "Settings") -> dict[str, Any]:
         "data_dir": state.data_dir if state else str(settings.data_dir),
         "uptime_s": round(time.time() - state.started, 1) if state else None,
         "servers": servers,
+        "grpc": state.grpc if state else None,
         "roles": roles,
     }
 
@@ -107,6 +108,8 @@ def _readable(report: dict[str, Any]) -> str:
         answer = "answers" if server["reachable"] else "does not answer"
         address = server["address"]
         lines.append(f"{name:<9}{address:<28}{answer}" if address else f"{name:<9}not running")
+    if report["grpc"]:
+        lines.append(f"{'grpc':<9}{report['grpc']}")
     for role in report["roles"]:
         pid = f"pid {role['pid']}" if role["pid"] else "no process"
         lines.append(

@@ -142,6 +142,7 @@ def _readable(ready: dict[str, Any], settings: "Settings") -> str:
     lines = [
         f"kafka    {ready['kafka']}",
         f"redis    {ready['redis']}",
+        *([f"grpc     {ready['grpc']}"] if ready["grpc"] else []),
         *(f"metrics  {url} ({role})" for role, url in ready["metrics"].items()),
         f"data     {settings.data_dir}",
         "ready: try `mystocks ticks produce FILE.csv` and `mystocks features tail` in another "

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from mystocks.sdk.rows import FeatureBlock
-from mystocks.sdk.start import first_row_of
 from schemas.features import EVENT_TIME, PRICE, SYMBOL, decode_block, decode_json_rows
+from streams.kafka.feature_positions import first_row_of
 
 _FIXED = frozenset({SYMBOL, "event_time_ns", PRICE})
 

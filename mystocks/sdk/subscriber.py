@@ -23,6 +23,7 @@ from schemas.topics import features_topic
 from streams.kafka.admin import admin_client, partition_count, topic_id
 from streams.kafka.clients import reader
 from streams.kafka.errors import kafka_error
+from streams.kafka.feature_positions import first_row_of
 
 # Python handles signals and `close` between two polls.
 _POLL_S = 0.1
@@ -227,7 +228,7 @@ class FeatureSubscriber:
             if message.offset() >= end:
                 return None
         last = self._last.get(partition)
-        first_row = starts.first_row_of(message)
+        first_row = first_row_of(message)
         if last is not None and first_row > last + 1:
             raise RowGapError(
                 f"expected row {last + 1} of partition {partition} in {self._topic}, was "

@@ -39,7 +39,7 @@ _AMOUNT = 0x49
 
 
 @compiled
-def _varint(buf: ByteArray, p: Int, end: Int) -> tuple[Int, Int]:
+def varint(buf: ByteArray, p: Int, end: Int) -> tuple[Int, Int]:
     """(value, position behind it) of the varint at `p`, or (0, ODD) where it does not end."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -57,7 +57,7 @@ def _varint(buf: ByteArray, p: Int, end: Int) -> tuple[Int, Int]:
 
 
 @compiled
-def _parse_tick(
+def parse_tick(
     buf: ByteArray,
     p: Int,
     end: Int,
@@ -72,6 +72,11 @@ def _parse_tick(
     meta: Int64Array,
     allowed: BoolArray,
 ) -> Int:
+    """Parses the tick between `p` and `end` into row `n`.
+
+    Returns:
+        A position, or `ODD` or `GROW`.
+    """
     clear_row(floats, longs, n)
     floats[PRICE, n] = 0.0
     longs[EVENT_TIME, n] = 0
@@ -80,7 +85,8 @@ def _parse_tick(
         tag = buf[p]
         p += 1
         if tag == _SYMBOL:
-            if p >= end or buf[p] >= 128:
+            # Of several only the last is looked at here; the others have to be text as well.
+            if p >= end or buf[p] >= 128 or length > 0:
                 return ODD
             length = np.int64(buf[p])
             symbol = p + 1
@@ -88,7 +94,7 @@ def _parse_tick(
             if p > end:
                 return ODD
         elif tag == _SEQUENCE:
-            longs[SEQUENCE, n], p = _varint(buf, p, end)
+            longs[SEQUENCE, n], p = varint(buf, p, end)
             if p < 0 or longs[SEQUENCE, n] < 0:
                 return ODD
         else:
@@ -146,12 +152,12 @@ def parse_protobuf(
     while p < end:
         if buf[p] != _TICKS:
             return ODD
-        length, p = _varint(buf, p + 1, end)
+        length, p = varint(buf, p + 1, end)
         if p < 0 or length < 0 or length > end - p:
             return ODD
         if n >= capacity:
             return GROW
-        status = _parse_tick(
+        status = parse_tick(
             buf, p, p + length, n, latest, floats, longs, ints, bits, keys, slots, meta, allowed
         )
         if status < 0:

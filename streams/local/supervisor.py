@@ -43,6 +43,7 @@ class RoleStatus:
             settings or state need a person), `stopped`.
         restarts: How often it was started again.
         metrics: URL of its metrics; None until it is ready.
+        grpc: Address that it serves gRPC on; None where it does not, or is not ready.
     """
 
     role: str
@@ -50,6 +51,7 @@ class RoleStatus:
     state: str
     restarts: int
     metrics: str | None
+    grpc: str | None = None
 
 
 class _Role:
@@ -99,13 +101,14 @@ class _Role:
 
     def status(self) -> RoleStatus:
         process = self.process
-        ready = process.ready if process else None
+        ready = (process.ready if process else None) or {}
         return RoleStatus(
             role=self.name,
             pid=process.pid if process else None,
             state=self.state,
             restarts=self.restarts,
-            metrics=str(ready["metrics"]) if ready and ready.get("metrics") else None,
+            metrics=str(ready["metrics"]) if ready.get("metrics") else None,
+            grpc=str(ready["grpc"]) if ready.get("grpc") else None,
         )
 
 

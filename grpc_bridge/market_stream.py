@@ -1,0 +1,239 @@
+"""One open `StreamMarketData` call."""
+
+import asyncio
+import contextlib
+
+import grpc
+
+from grpc_bridge.errors import Context, StreamInterruptedError, failure_of
+from grpc_bridge.fanout.hub import FeatureHub
+from grpc_bridge.fanout.wire import frame, frames
+from grpc_bridge.group_progress import GroupProgress
+from grpc_bridge.market_request import parse_request
+from grpc_bridge.registry import StreamEntry
+from grpc_bridge.row_feed import RowFeed
+from grpc_bridge.tick_sender import UNKNOWN_OFFSET, TickSender
+from grpc_bridge.tick_sink import TickSink
+from mystocks.v1.realtime_pb2 import FeatureSelection, SubscribeFeaturesRequest
+from schemas.errors import MyStocksError, UnavailableError
+from schemas.requests import Code
+from schemas.settings import Settings
+
+# Fields of MarketDataResponse.
+_ACKNOWLEDGEMENTS, _BLOCKS, _RESUME = 1, 2, 3
+# A response stays well below the 4 MiB that clients accept by default.
+_RESPONSE_BYTES = 512 * 1024
+# How long a stream that has to end waits for what is on its way to the broker.
+_SETTLE_S = 2.0
+_RETRY_S = 0.5
+
+
+class MarketStream:
+    """Reads requests, and writes acknowledgements and rows as they come together.
+
+    Args:
+        context: Of the call.
+        entry: Of the registry.
+        sink: Where ticks go.
+        hub: Where rows come from.
+        progress: Of the features group.
+        settings: Bounds.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        entry: StreamEntry,
+        sink: TickSink,
+        hub: FeatureHub,
+        progress: GroupProgress,
+        settings: Settings,
+    ) -> None:
+        self._context = context
+        self._entry = entry
+        self._sink = sink
+        self._hub = hub
+        self._progress = progress
+        self._set = settings.features.name
+        self._linger_s = settings.grpc.linger_ms / 1000
+        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._sender = TickSender(entry, self._wake)
+        self._feed: RowFeed | None = None
+        self._feed_context = contextlib.AsyncExitStack()
+        self._selected = False
+        self._done = False
+        self._failure: BaseException | None = None
+        self._sent_at = 0.0
+        entry.unacknowledged = lambda: self._sender.unacknowledged
+        entry.ask_to_end = self._fail
+
+    async def run(self) -> None:
+        """Serves the stream until both sides are through.
+
+        Raises:
+            StreamInterruptedError: It has to end before that; what is acknowledged was sent.
+        """
+        reader = asyncio.create_task(self._read())
+        try:
+            while not (self._done and self._is_empty):
+                await self._news.wait()
+                await self._linger()
+                self._news.clear()
+                await self._send()
+                if (failure := self._reason_to_end()) is not None:
+                    await self._end(failure)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await self._stop_feed()
+
+    @property
+    def _is_empty(self) -> bool:
+        feed = self._feed
+        return not self._sender.has_news and not (feed is not None and feed.waiting)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._changed.set()
+
+    def _fail(self, error: MyStocksError) -> None:
+        self._failure = self._failure or error
+        self._wake()
+
+    async def _linger(self) -> None:
+        """Sends at once after a silence, and otherwise what has come together."""
+        wait = self._sent_at + self._linger_s - asyncio.get_running_loop().time()
+        if wait > 0 and not self._done:
+            await asyncio.sleep(wait)
+
+    async def _send(self) -> None:
+        sender = self._sender
+        while True:
+            parts = []
+            if sender.has_news:
+                parts.append(frame(_ACKNOWLEDGEMENTS, sender.take().SerializeToString()))
+                self._sink.made_room()
+            blocks = None
+            if self._feed is not None:
+                blocks = self._feed.take(_RESPONSE_BYTES)
+                if blocks:
+                    parts.append(frames(_BLOCKS, [block.data for block in blocks]))
+            if not parts and (blocks is None or not self._selected):
+                return
+            if self._feed is not None:
+                parts.append(frame(_RESUME, self._feed.token))
+            await self._context.write(b"".join(parts))
+            self._sent_at = asyncio.get_running_loop().time()
+            self._entry.touch()
+
+    def _reason_to_end(self) -> BaseException | None:
+        feed = self._feed
+        return self._failure or self._sender.failure or (feed.error if feed is not None else None)
+
+    async def _end(self, failure: BaseException) -> None:
+        """Sends what is acknowledged, and raises."""
+        if not isinstance(failure, MyStocksError):
+            raise failure
+        code, retry_after_s, field = failure_of(failure)
+        if failure is not self._sender.failure or code == Code.INVALID_ARGUMENT:
+            # What was received before is on its way into the log.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_S):
+                    await self._until_acknowledged()
+        await self._send()
+        self._entry.errors += 1
+        raise StreamInterruptedError(
+            code,
+            str(failure),
+            resume=self._feed.token if self._feed is not None else b"",
+            unacknowledged=self._sender.unacknowledged,
+            retry_after_s=retry_after_s,
+            field=field,
+        ) from failure
+
+    async def _read(self) -> None:
+        try:
+            await self._read_requests()
+            await self._drain()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._failure = error
+        self._wake()
+
+    async def _read_requests(self) -> None:
+        read, sink, sender, entry = self._context.read, self._sink, self._sender, self._entry
+        while (raw := await read()) is not grpc.aio.EOF:
+            entry.touch()
+            number, ticks, selection = parse_request(raw)
+            if ticks is None:
+                assert selection is not None
+                await self._select(selection)
+                continue
+            if self._feed is None:
+                await self._listen()
+            sink.submit(sender, number, ticks)
+            await sink.wait_for_room(sender)
+
+    async def _listen(self) -> None:
+        """Rows of the symbols that are sent, from the first tick on."""
+        listener = await self._feed_context.enter_async_context(self._hub.listen(self._set, set()))
+        self._sender.on_symbols = listener.add_symbols
+        self._feed = self._entry.progress = RowFeed(listener, self._sender, self._wake)
+
+    async def _select(self, selection: FeatureSelection) -> None:
+        """Rows of a selection from now on, in place of what came so far."""
+        if not selection.feature_set:
+            selection.feature_set = self._set
+        self._sender.on_symbols = None
+        self._selected = True
+        await self._stop_feed()
+        subscription = await self._feed_context.enter_async_context(
+            self._hub.subscribe(selection, SubscribeFeaturesRequest(selection=selection))
+        )
+        self._feed = self._entry.progress = RowFeed(subscription, None, self._wake)
+
+    async def _stop_feed(self) -> None:
+        if self._feed is not None:
+            await self._feed.close()
+            self._feed = None
+        await self._feed_context.aclose()
+        self._feed_context = contextlib.AsyncExitStack()
+
+    async def _until_acknowledged(self) -> None:
+        while not self._sender.idle:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _drain(self) -> None:
+        """After the client has closed its side: until every tick has come back as a row."""
+        if self._selected:
+            return
+        await self._until_acknowledged()
+        if self._sender.last_offset and self._feed is not None:
+            await self._until_processed(self._feed)
+        self._done = True
+
+    async def _until_processed(self, feed: RowFeed) -> None:
+        """Until the features group is past the last tick, and its rows are in the feed."""
+        while True:
+            try:
+                await self._progress.passed(await self._last_offsets())
+                await self._hub.caught_up(self._set, await self._progress.feature_ends())
+            except UnavailableError:
+                # The rows come when the broker does; the idle time-out bounds the wait.
+                await asyncio.sleep(_RETRY_S)
+            else:
+                feed.finish()
+                return
+
+    async def _last_offsets(self) -> dict[int, int]:
+        """The last acknowledged offset of each partition, or one after it."""
+        offsets = dict(self._sender.last_offset)
+        if UNKNOWN_OFFSET in offsets.values():
+            ends = await self._progress.ends()
+            for partition, offset in offsets.items():
+                if offset == UNKNOWN_OFFSET:
+                    offsets[partition] = ends[partition] - 1
+        return offsets
