@@ -3,23 +3,42 @@
 The names below are loaded on first use, so importing any package of the project first works and
 costs little::
 
-    from mystocks import FeatureSubscriber, TickProducer
+    from mystocks import Client
 
-    with TickProducer() as producer:
-        producer.send("AAPL", 1_362_171_600_000_000_000, 430.47, size=100)
-
-    for row in FeatureSubscriber(symbols=["AAPL"], start="earliest", follow=False):
-        print(row.symbol, row.event_time_ns, row.values["rsi_14"])
+    with Client() as client, client.stream() as stream:
+        stream.send("AAPL", 1_362_171_600_000_000_000, 430.47, size=100)
+        stream.close()
+        for row in stream:
+            print(row.symbol, row.event_time_ns, row.values["rsi_14"])
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mystocks.sdk import FeatureRow, FeatureSubscriber, Tick, TickProducer
+    from mystocks.sdk import (
+        AsyncClient,
+        Client,
+        FeatureFrame,
+        FeatureRow,
+        FeatureSubscriber,
+        Tick,
+        TickProducer,
+        TickRefused,
+    )
 
     __version__: str
 
-__all__ = ["FeatureRow", "FeatureSubscriber", "Tick", "TickProducer", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "FeatureFrame",
+    "FeatureRow",
+    "FeatureSubscriber",
+    "Tick",
+    "TickProducer",
+    "TickRefused",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

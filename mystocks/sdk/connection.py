@@ -1,4 +1,4 @@
-"""Finding the broker: an argument, the settings, or the stack that `mystocks up` keeps running."""
+"""Finding a server: an argument, the settings, or the stack that `mystocks up` keeps running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from schemas.errors import InvalidInputError
+from schemas.errors import ConfigurationError, InvalidInputError
 from schemas.settings import Settings, load_settings
 
 # A broker on the same network answers in milliseconds; a person waits for the rest of this.
@@ -30,7 +30,7 @@ def connected_settings(
     settings = settings or load_settings()
     servers = bootstrap_servers
     if servers is None:
-        servers = settings.kafka.bootstrap_servers or _running_kafka(settings.data_dir)
+        servers = settings.kafka.bootstrap_servers or _running("kafka", settings.data_dir)
     elif not all(_is_address(part) for part in servers.split(",")):
         raise InvalidInputError(
             f"expected host:port, or several separated by commas, was {servers!r} "
@@ -40,12 +40,41 @@ def connected_settings(
     return settings.model_copy(update={"kafka": kafka})
 
 
-def _running_kafka(data_dir: Path) -> str | None:
-    """Address of the broker of the stack that runs in this data directory."""
+def bridge_address(address: str | None = None, settings: Settings | None = None) -> str:
+    """Returns ``host:port`` of the gRPC bridge.
+
+    Args:
+        address: ``host:port``; None takes the settings' address, else that of the stack that runs
+            in the settings' data directory.
+        settings: Settings to use; None loads them from the environment.
+
+    Raises:
+        ConfigurationError: No bridge is known, or the environment holds a setting that is not
+            acceptable.
+        InvalidInputError: `address` is not ``host:port``.
+    """
+    if address is not None:
+        if not _is_address(address):
+            raise InvalidInputError(
+                f"expected host:port, was {address!r:.120} (address); correct it"
+            )
+        return address
+    settings = settings or load_settings()
+    found = settings.grpc.address or _running("grpc", settings.data_dir)
+    if found is None:
+        raise ConfigurationError(
+            "expected the address of a gRPC bridge, was nothing (MYSTOCKS_GRPC__ADDRESS); pass "
+            "host:port, set that variable, or start a local stack with `mystocks up`"
+        )
+    return found
+
+
+def _running(server: str, data_dir: Path) -> str | None:
+    """Address of a server of the stack that runs in this data directory."""
     try:
         state = json.loads((data_dir / "run" / "state.json").read_text(encoding="utf-8"))
         os.kill(int(state["pid"]), 0)
-        return str(state["kafka"]) if state["kafka"] else None
+        return str(state[server]) if state[server] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -19,7 +19,8 @@ class Position:
     Attributes:
         set: Name of the feature set.
         rows: The last row read, by partition.
-        offsets: The first offset to read, for partitions of which no row was read yet.
+        offsets: An offset from which on all rows that are still to be read are found, by partition.
+            Needed for partitions of which no row was read yet; for others it saves the search.
         topic_id: Identity of the topic the rows belong to; empty where the broker gives none.
         since_ns: Rows with an older event time (UTC, ns) are left out; None for no such bound.
     """
@@ -31,10 +32,11 @@ class Position:
     since_ns: int | None = None
 
     def __str__(self) -> str:
-        partitions = {p: f"{p}=@{offset}" for p, offset in self.offsets.items()}
-        partitions |= {p: f"{p}={row}" for p, row in self.rows.items()}
         since = "" if self.since_ns is None else str(self.since_ns)
-        places = ",".join(partitions[p] for p in sorted(partitions))
+        places = ",".join(
+            f"{p}={self.rows.get(p, '')}" + (f"@{self.offsets[p]}" if p in self.offsets else "")
+            for p in sorted({*self.rows, *self.offsets})
+        )
         return _SEPARATOR.join((_VERSION, self.set, self.topic_id, since, places))
 
     @classmethod
@@ -51,14 +53,18 @@ class Position:
             rows: dict[int, int] = {}
             offsets: dict[int, int] = {}
             for place in filter(None, places.split(",")):
-                partition, _, value = place.partition("=")
-                target = offsets if value.startswith("@") else rows
-                target[_natural(partition)] = _natural(value.removeprefix("@"))
+                name, _, value = place.partition("=")
+                row, at, offset = value.partition("@")
+                partition = _natural(name)
+                if row or not at:
+                    rows[partition] = _natural(row)
+                if at:
+                    offsets[partition] = _natural(offset)
             since_ns = int(since) if since else None
         except ValueError:
             raise InvalidInputError(
-                "expected 'latest', 'earliest' or a resume token as FeatureSubscriber.position "
-                f"gives it, was {token!r:.120}"
+                "expected 'latest', 'earliest' or a resume token as `position` of a subscription "
+                f"gives it, was {token!r:.120} (start); correct it"
             ) from None
         return cls(feature_set, rows, offsets, topic_id, since_ns)
 

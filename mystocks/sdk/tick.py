@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.errors import InvalidInputError
 from schemas.ticks.rules import MAX_EVENT_TIME_NS, MIN_EVENT_TIME_NS, tick_problem
@@ -36,6 +37,24 @@ class Tick(NamedTuple):
     sequence: int | None = None
     volume: float | None = None
     amount: float | None = None
+
+
+def as_tick(values: Sequence[Any]) -> Tick:
+    """Returns a tick of values in the order of its fields; a datetime becomes nanoseconds.
+
+    Raises:
+        InvalidInputError: There are too few or too many values, or a time has no time zone.
+    """
+    try:
+        tick = values if isinstance(values, Tick) else Tick(*values)
+    except TypeError:
+        raise InvalidInputError(
+            "expected a tick (symbol, event_time_ns, price[, size…]), was "
+            f"{values!r:.80}; correct it"
+        ) from None
+    if isinstance(tick.event_time_ns, datetime):
+        return tick._replace(event_time_ns=time_to_ns(tick.event_time_ns))
+    return tick
 
 
 def time_to_ns(time: datetime, field: str = "event_time_ns") -> int:
@@ -98,6 +117,25 @@ def check_tick(tick: Tick, where: str) -> Tick:
     if len(_KNOWN_SYMBOLS) >= _MAX_KNOWN_SYMBOLS:
         _KNOWN_SYMBOLS.clear()
     _KNOWN_SYMBOLS.add(plain.symbol)
+    return plain
+
+
+def plain_tick(tick: Tick, where: str) -> Tick:
+    """Returns the tick with plain numbers, whatever their values are.
+
+    Args:
+        tick: The tick to convert.
+        where: Names it in an error.
+
+    Raises:
+        InvalidInputError: A field is of another type, or an integer does not fit 64 bits.
+    """
+    plain = _plain(tick, where)
+    for name, value in (("event_time_ns", plain.event_time_ns), ("sequence", plain.sequence)):
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise InvalidInputError(
+                f"{name} is {value}, expected an integer of 64 bits ({where}); correct it"
+            )
     return plain
 
 

@@ -66,7 +66,11 @@ def stack(tmp_path_factory):
         line = up.stdout.readline()
         assert line, "mystocks up did not start"
         ready = json.loads(line)
-        environment |= {"KAFKA": ready["kafka"], "REDIS_PORT": ready["redis"].rpartition(":")[2]}
+        environment |= {
+            "KAFKA": ready["kafka"],
+            "REDIS_PORT": ready["redis"].rpartition(":")[2],
+            "GRPC": ready["grpc"],
+        }
         yield directory, environment
     finally:
         up.send_signal(signal.SIGTERM)
@@ -96,6 +100,8 @@ def test_every_block_of_the_readme_works_in_order(stack):
             continue
         if "kcat" in block.code and shutil.which("kcat") is None:
             continue
+        if "grpcurl" in block.code and not (_BIN / "grpcurl").exists():
+            continue
         if block.language == "python":
             outputs.append(_run(stack, [sys.executable, "-c", block.code]))
         else:
@@ -104,6 +110,10 @@ def test_every_block_of_the_readme_works_in_order(stack):
     assert "4 ticks acknowledged" in text
     assert "1 ticks of 1 symbols from ticks.csv to market.ticks" in text
     assert text.count("AAPL 438.0 None") == 1
+    assert "5 of 5 are in the log" in text
+    if (_BIN / "grpcurl").exists():
+        assert '"status": "SERVING"' in text
+        assert text.count('"accepted"') == 1
     tailed = [json.loads(line) for line in text.splitlines() if line.startswith('{"symbol"')]
     assert [row["price"] for row in tailed if row["symbol"] == "AAPL"] == [
         438.0,
@@ -141,6 +151,19 @@ def test_the_alert_example_reports_each_crossing_once(stack):
     first = _run(stack, example).splitlines()
     assert [line.split()[0] for line in first] == ["ALERT", "ALERT"]
     assert _run(stack, example) == ""
+
+
+def test_the_grpc_example_prints_each_crossing(stack):
+    directory, _ = stack
+    prices = [100 + (i if i < 60 else 120 - i) for i in range(120)]
+    lines = ["symbol,event_time_ns,price"]
+    lines += [f"CROSS,{10**18 + i},{price}" for i, price in enumerate(prices)]
+    csv = directory / "cross.csv"
+    csv.write_text("\n".join(lines))
+    example = [sys.executable, str(_ROOT / "examples" / "stream_over_grpc.py"), str(csv)]
+    first, last = _run(stack, example).splitlines()
+    assert first.startswith("CROSS crosses down at ")
+    assert last == "120 ticks in the log, 0 refused"
 
 
 def test_the_make_targets_of_the_readme_exist():

@@ -39,6 +39,36 @@ import mystocks.cli.main
     assert done.returncode == 0, done.stderr
 
 
+def test_the_client_of_the_bridge_needs_neither_kafka_nor_numbers_libraries():
+    done = _python(
+        _BLOCK.replace(repr(_SERVER_ONLY), repr((*_SERVER_ONLY, "confluent_kafka", "polars")))
+        + """
+import mystocks
+from mystocks.sdk import MissingLibraryError
+from schemas.errors import UnavailableError
+from mystocks.sdk.bridge.ohlcv import ohlcv_rows
+from mystocks.v1.market_pb2 import FeatureBlock
+with mystocks.Client("127.0.0.1:1", timeout_s=0.05) as client:
+    stream = client.stream()
+    try:
+        client.latest()
+    except UnavailableError:
+        pass
+frame = mystocks.FeatureFrame(
+    FeatureBlock(names=["a"], symbols=["S"], symbol_index=[0], event_time_ns=[1], prices=[2.0],
+                 values=[3.0])
+)
+assert frame.to_arrow().num_rows == 1 and frame[0].values == {"a": 3.0} and repr(frame)
+assert ohlcv_rows({"close": [1.0]}).close[0] == 1.0
+try:
+    frame.to_pandas()
+except MissingLibraryError:
+    pass
+"""
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "package",
     ["mystocks", "mystocks.sdk", "schemas", "streams", "processors", "grpc_bridge", "mystocks.cli"],

@@ -1,0 +1,230 @@
+"""The client of the gRPC bridge: the blocking form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from mystocks.sdk.async_client import AsyncClient
+from mystocks.sdk.bridge.blocking_market_stream import MarketStream
+from mystocks.sdk.bridge.blocking_subscription import Subscription
+from mystocks.sdk.bridge.feature_position import Start
+from mystocks.sdk.bridge.loop_thread import LoopThread
+from mystocks.sdk.bridge.statistics import BridgeStats
+from mystocks.sdk.bridge.stream_options import stream_options
+from mystocks.sdk.bridge.subscription import Policy
+from mystocks.sdk.frame import FeatureFrame
+from schemas.settings import Settings
+
+
+class Client:
+    """Talks to a gRPC bridge: sends ticks, reads and computes features.
+
+    Use one for everything, from any thread; it holds one connection, which is made on first use
+    and again whenever it is lost. Calls that change nothing are tried again with growing delays,
+    until `timeout_s`. Works in a notebook: its event loop runs in a thread of its own. ::
+
+        with Client() as client:
+            print(client.latest("AAPL"))
+
+    Args:
+        address: ``host:port``; None takes MYSTOCKS_GRPC__ADDRESS, else the bridge of the stack
+            that `mystocks up` keeps running.
+        timeout_s: Longest time for a call with all its attempts, and for connecting.
+        settings: Settings to use; None loads them from the environment.
+
+    Raises:
+        ConfigurationError: No bridge is known, or the environment holds a setting that is not
+            acceptable.
+        InvalidInputError: An argument is not acceptable.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        settings: Settings | None = None,
+    ) -> None:
+        self._client = AsyncClient(address, timeout_s=timeout_s, settings=settings)
+        self._timeout_s = timeout_s
+        self._thread = LoopThread()
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the bridge."""
+        return self._client.address
+
+    def latest(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        set: str = "ticks",  # noqa: A002 - the field's own word
+        features: str | Iterable[str] | None = None,
+    ) -> FeatureFrame:
+        """Returns the latest row of each symbol.
+
+        Args:
+            symbols: Symbols of interest; None for all. `FeatureFrame.unknown_symbols` names those
+                that have no features so far.
+            set: Name of the feature set.
+            features: Features of interest, as columns are named; None for all.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+            UnavailableError: The bridge does not answer in time.
+        """
+        return self._thread.run(self._client.latest(symbols, set=set, features=features))
+
+    def compute(
+        self,
+        features: str | Iterable[str],
+        data: Any = None,
+        *,
+        symbol: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        last: int = 0,
+        profile: Literal["talib", "cn"] = "talib",
+    ) -> FeatureFrame:
+        """Computes features over rows of yours, or over a symbol's ticks in the log.
+
+        Args:
+            features: For example ``["sma_20", "macd_5_35_5"]``.
+            data: Rows of one symbol, oldest first: a table, data frame or mapping with the column
+                ``close`` and optionally ``open, high, low, volume, event_time``. None computes
+                over the log.
+            symbol: Needed where `data` is None.
+            start: Return rows from this event time on; earlier ones are computed as well, since
+                indicators remember.
+            end: Return rows before this event time.
+            last: Return only the newest so many rows; 0 returns all.
+            profile: Conventions: TA-Lib's or those of Chinese terminals.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable; for an unknown feature the message
+                lists those there are.
+            NotFoundError: The log has no ticks of `symbol`.
+            OverloadedError: The range has more ticks than the bridge's operator allows.
+            PreconditionError: There are too few rows.
+            UnavailableError: There is no answer in time.
+        """
+        return self._thread.run(
+            self._client.compute(
+                features, data, symbol=symbol, start=start, end=end, last=last, profile=profile
+            )
+        )
+
+    def subscribe(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        features: str | Iterable[str] | None = None,
+        set: str = "ticks",  # noqa: A002 - the field's own word
+        start: Start = "latest",
+        policy: Policy = "every_row",
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Subscription:
+        """Returns an iterator over feature rows as they are committed; it stands at once.
+
+        Args:
+            symbols: Symbols of interest; None for all.
+            features: Features of interest, as columns are named; None for all.
+            set: Name of the feature set.
+            start: ``"latest"`` (rows committed from now on), ``"earliest"``, an aware datetime
+                (rows with that event time or a newer one), a position or its text, or a mapping
+                of partition to the last row already processed.
+            policy: ``"every_row"``, or ``"latest"``: a reader that is behind gets only the newest
+                row of each symbol.
+            limit: The iteration ends after this many rows.
+            timeout_s: The iteration ends when no row came for this long; None waits for ever. The
+                next iteration goes on from there.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+            MyStocksError: The bridge refuses.
+            UnavailableError: The bridge does not answer in time.
+        """
+        core = self._client.subscribe(
+            symbols,
+            features=features,
+            set=set,
+            start=start,
+            policy=policy,
+            limit=limit,
+            timeout_s=timeout_s,
+        )
+        return Subscription(core, self._thread)
+
+    def stream(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        features: str | Iterable[str] | None = None,
+        set: str = "ticks",  # noqa: A002 - the field's own word
+        policy: Policy = "every_row",
+        rows: bool = True,
+        check: bool = True,
+        linger_ms: float = 1.0,
+        timeout_s: float | None = None,
+    ) -> MarketStream:
+        """Returns a stream that sends ticks and receives rows; use it with ``with``.
+
+        Args:
+            symbols: Symbols to receive rows of; None for those that are sent.
+            features: Features of interest, as columns are named; None for all.
+            set: Name of the feature set.
+            policy: As for `subscribe`, where `symbols` are given.
+            rows: False receives no rows, for programs that only send.
+            check: False leaves the check of ticks to the bridge: `send` raises nothing then, and
+                bad ticks appear in `refused`.
+            linger_ms: How long a tick waits for others to travel with, 0 to 1000.
+            timeout_s: The iteration ends when no row came for this long; None waits for ever. The
+                next iteration goes on from there.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+        """
+        options = stream_options(
+            symbols,
+            features,
+            set,
+            policy,
+            rows=rows,
+            check=check,
+            linger_ms=linger_ms,
+            timeout_s=timeout_s,
+        )
+        core = self._client.stream_core(options)
+        return MarketStream(core, options, self._thread, self._timeout_s)
+
+    def stats(self, *, set: str = "ticks") -> BridgeStats:  # noqa: A002 - the field's own word
+        """Returns the open streams of the bridge and how far a feature set has come.
+
+        Args:
+            set: Name of the feature set.
+
+        Raises:
+            UnavailableError: The bridge does not answer in time.
+        """
+        return self._thread.run(self._client.stats(set=set))
+
+    def close(self) -> None:
+        """Ends all calls and the connection."""
+        if self._thread.is_running:
+            self._thread.run(self._client.close())
+            self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
