@@ -44,6 +44,10 @@ lock:
 	  --no-emit-index-url --no-annotate -q -o requirements/dev.lock
 	$(UV) pip compile pyproject.toml --extra gpu --extra server --universal --generate-hashes \
 	  --no-emit-index-url --no-annotate -q -c requirements/dev.lock -o requirements/gpu.lock
+	$(UV) pip compile pyproject.toml --extra server --universal --generate-hashes \
+	  --no-emit-index-url --no-annotate -q -c requirements/dev.lock -o requirements/server.lock
+	$(UV) pip compile requirements/build.in --universal --generate-hashes \
+	  --no-emit-index-url --no-annotate -q -c requirements/dev.lock -o requirements/build.lock
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
