@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mystocks.cli.endpoints import own_settings
+from schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
     from mystocks.cli.demo_run import DemoResult
@@ -24,8 +25,8 @@ def demo(
 ) -> None:
     """Run the main job on real prices, with servers that exist only for this run.
 
-    Exit status 0 only if every tick came out of the features topic exactly once and the Redis
-    table agrees with it.
+    Exit status 0 only if every tick came out of the features topic exactly once, and the Redis
+    table and a gRPC subscription agree with it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="mystocks-demo-") as directory:
@@ -52,15 +53,22 @@ def run(settings: "Settings") -> "DemoResult":
 
     console = Console(stderr=True)
     ticks = daily_closes()
-    console.print("starting Apache Kafka, Redis (Valkey) and the features role")
+    console.print("starting Apache Kafka, Redis (Valkey) and the roles features, compute, bridge")
     with first_start_progress() as progress:
         local_run = LocalRun(settings, ephemeral=True, progress=progress, say=console.print)
-        local_run.start()
+        grpc_address = local_run.start().grpc
+    if grpc_address is None:
+        raise UnavailableError("expected the bridge to serve gRPC, did not; see its log")
     try:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("ticks in, features out", total=ticks.num_rows)
-            return measure(local_run.settings, ticks, lambda done: bar.update(task, completed=done))
+            return measure(
+                local_run.settings,
+                grpc_address,
+                ticks,
+                lambda done: bar.update(task, completed=done),
+            )
     finally:
         local_run.stop()
 
@@ -82,7 +90,11 @@ def _show(result: "DemoResult") -> None:
     from mystocks.cli.feature_display import tables
 
     console = Console(highlight=False)
-    marks = {s: "agrees" if same else "DIFFERS" for s, same in result.redis_agrees.items()}
+    surfaces = {"Redis": result.redis_agrees, "gRPC": result.grpc_agrees}
+    marks = {
+        name: {symbol: "agrees" if same else "DIFFERS" for symbol, same in agrees.items()}
+        for name, agrees in surfaces.items()
+    }
     for table in tables(
         result.features, title="Latest features, from the topic features.ticks", marks=marks
     ):
@@ -100,7 +112,7 @@ def _show(result: "DemoResult") -> None:
         return
     console.print(
         "[green]every tick came out exactly once[/green]: no gap in the row identities, no price\n"
-        "missing or twice, Redis equal to the topic\n\n"
+        "missing or twice, Redis and gRPC equal to the topic\n\n"
         "next:  mystocks up                             keep it running\n"
         "       mystocks ticks produce FILE.csv         symbol,event_time_ns,price,size\n"
         "       mystocks features tail --symbol AAPL    rows as they are committed"

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from mystocks.cli.features import latest_rows
+from mystocks.sdk.client import Client
 from mystocks.sdk.producer import TickProducer
 from mystocks.sdk.rows import FeatureBlock, FeatureRow
 from mystocks.sdk.subscriber import FeatureSubscriber
@@ -43,6 +44,8 @@ class DemoResult:
         latency_p99_ms: As above.
         features: By symbol, the last row of the features topic.
         redis_agrees: By symbol, whether the Redis table holds that same row.
+        grpc_rows: Rows that a gRPC subscription from the start of the topic gave.
+        grpc_agrees: By symbol, whether those were the same rows as in the topic.
         problems: What was wrong, in sentences; empty if every tick came out exactly once.
     """
 
@@ -55,6 +58,8 @@ class DemoResult:
     latency_p99_ms: float
     features: dict[str, dict[str, Any]]
     redis_agrees: dict[str, bool]
+    grpc_rows: int
+    grpc_agrees: dict[str, bool]
     problems: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -92,11 +97,14 @@ class _Reader(threading.Thread):
         progress(self.count)
 
 
-def measure(settings: Settings, ticks: pa.Table, progress: Progress) -> DemoResult:
+def measure(
+    settings: Settings, grpc_address: str, ticks: pa.Table, progress: Progress
+) -> DemoResult:
     """Sends ticks and reads the features back.
 
     Args:
         settings: Where Kafka and Redis are; a features role is running.
+        grpc_address: ``host:port`` of a bridge.
         ticks: Columns ``symbol, event_time_ns, price, size``.
         progress: Told how many rows came out so far.
 
@@ -124,11 +132,18 @@ def measure(settings: Settings, ticks: pa.Table, progress: Progress) -> DemoResu
     symbols = dict.fromkeys(ticks["symbol"].unique().to_pylist())
     features = {symbol: _as_table_row(last[symbol]) for symbol in symbols if symbol in last}
     agrees = _compare_with_redis(settings, features)
+    grpc_rows = _read_by_grpc(settings, grpc_address, len(rows))
+    grpc_agrees = _compare_rows(rows, grpc_rows, list(features))
     problems = [] if reader.error is None else [str(reader.error)]
     problems += find_problems(ticks, rows, reader.subscriber.duplicates)
     problems += [
         f"the Redis table has another row of {symbol} than the topic"
         for symbol, same in agrees.items()
+        if not same
+    ]
+    problems += [
+        f"gRPC gave other rows of {symbol} than the topic has"
+        for symbol, same in grpc_agrees.items()
         if not same
     ]
     return DemoResult(
@@ -141,6 +156,8 @@ def measure(settings: Settings, ticks: pa.Table, progress: Progress) -> DemoResu
         latency_p99_ms=_percentile(latencies, 0.99),
         features=features,
         redis_agrees=agrees,
+        grpc_rows=len(grpc_rows),
+        grpc_agrees=grpc_agrees,
         problems=problems,
     )
 
@@ -235,3 +252,27 @@ def _compare_with_redis(
             return agrees
         time.sleep(0.02)
     return {}
+
+
+def _read_by_grpc(settings: Settings, address: str, count: int) -> list[FeatureRow]:
+    """All rows of the topic, as a client in any language would get them."""
+    with Client(address) as client:
+        rows = client.subscribe(
+            set=settings.features.name, start="earliest", limit=count, timeout_s=_SILENCE_S
+        )
+        return list(rows)
+
+
+def _compare_rows(
+    topic: list[FeatureRow], other: list[FeatureRow], symbols: list[str]
+) -> dict[str, bool]:
+    """Whether both have the same rows of each symbol, values included."""
+
+    def by_symbol(rows: list[FeatureRow]) -> dict[str, dict[tuple[int, int], FeatureRow]]:
+        found: dict[str, dict[tuple[int, int], FeatureRow]] = {symbol: {} for symbol in symbols}
+        for row in rows:
+            found.setdefault(row.symbol, {})[row.partition, row.row] = row
+        return found
+
+    expected, found = by_symbol(topic), by_symbol(other)
+    return {symbol: expected[symbol] == found[symbol] for symbol in symbols}

@@ -28,14 +28,14 @@ def tables(
     rows: Mapping[str, Mapping[str, Any]],
     *,
     title: str | None = None,
-    marks: Mapping[str, str] | None = None,
+    marks: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Table]:
     """Yields tables with one column a symbol.
 
     Args:
         rows: By symbol, the row as the Redis table holds it.
         title: Shown above the first table.
-        marks: By symbol, a last line.
+        marks: Last lines: by their name, by symbol.
     """
     symbols = list(rows)
     features: Sequence[str] = list(
@@ -60,5 +60,6 @@ def tables(
             table.add_row(name, *(number_text(rows[s].get(name)) for s in shown))
         if marks is not None:
             table.add_section()
-            table.add_row("Redis", *(marks.get(s, "") for s in shown))
+            for name, line in marks.items():
+                table.add_row(name, *(line.get(s, "") for s in shown))
         yield table

@@ -31,6 +31,9 @@ def test_the_demo_proves_that_every_tick_came_out_once(cli_environment):
     assert result["latency_p50_ms"] <= result["latency_p99_ms"]
     assert set(result["redis_agrees"]) == {"AAPL", "FB", "GOOG", "IBM", "MSFT"}
     assert all(result["redis_agrees"].values())
+    assert result["grpc_rows"] == result["ticks_out"]
+    assert set(result["grpc_agrees"]) == set(result["redis_agrees"])
+    assert all(result["grpc_agrees"].values())
     closes = daily_closes()
     ibm = [
         p
