@@ -273,12 +273,12 @@ def main() -> None:
             ]
             for label, make, full in encodings:
                 if wanted(label):
-                    repeat = full // 4 if quick else full
+                    repeat = max(full // 4, 4) if quick else full
                     series = throughput(stack, label, make(), len(ticks), repeat, rounds)
                     for key, numbers in series.items():
                         report(f"{label}_{key}", numbers)
             if wanted("latency"):
-                measure_latency(stack, rounds, 3.0 if quick else 15.0, report)
+                measure_latency(stack, rounds, 2.5 if quick else 15.0, report)
     if arguments.json:
         print(json.dumps(flat))
 

@@ -57,12 +57,12 @@ def measure(settings: Settings, rate: int, seconds: float) -> dict[str, float]:
                 __file__,
                 settings.redis.url.get_secret_value(),
                 f"features:{settings.features.name}",
-                str(seconds + 2),
+                str(seconds + 1.5),
             ],
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(1.0)
+        time.sleep(0.5)
         sent = _produce(settings, rate, seconds)
         seen = json.loads(reader.communicate(timeout=seconds + 30)[0])
     finally:
