@@ -7,11 +7,13 @@ import sys
 from typing import NoReturn
 
 import structlog
+from confluent_kafka import KafkaException
 
 import mystocks.roles
 from mystocks.roles.process import RoleProcess
 from schemas.errors import MyStocksError
 from schemas.settings import load_settings
+from streams.kafka.errors import KafkaUnavailableError, kafka_error
 
 _NOT_ROLES = {"__main__", "process"}
 
@@ -31,7 +33,13 @@ def main(arguments: list[str]) -> int:
     try:
         settings = load_settings()
         process = RoleProcess(role, settings)
-        importlib.import_module(f"mystocks.roles.{role}").run(settings, process)
+        try:
+            importlib.import_module(f"mystocks.roles.{role}").run(settings, process)
+        except KafkaException as error:
+            raise KafkaUnavailableError(
+                f"expected Kafka to answer, did not ({kafka_error(error).str()}); check the "
+                "broker, then start the role again"
+            ) from error
     except MyStocksError as error:
         structlog.get_logger(__name__).error("stopped", error=str(error), exit_code=error.exit_code)
         sys.stderr.write(f"{role}: {error}\n")

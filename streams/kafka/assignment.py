@@ -21,6 +21,9 @@ from streams.kafka.restore import Restorer
 from streams.kafka.snapshots import CommitMark
 from streams.metrics import LoopMetrics
 
+# A coordinator that is not there for longer is asked again, and polls go on in between.
+_COMMITTED_TIMEOUT_S = 3.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -193,7 +196,12 @@ class Assignment:
 
     def _begin(self, run: PartitionRun) -> None:
         source = TopicPartition(self._source, run.partition)
-        committed = self._consumer.committed([source], CALL_TIMEOUT_S)[0]
+        try:
+            committed = self._consumer.committed([source], _COMMITTED_TIMEOUT_S)[0]
+        except KafkaException as error:
+            raise TransactionAbortedError(
+                f"committed offset: {kafka_error(error).str()}"
+            ) from error
         if committed.error is not None:
             raise TransactionAbortedError(f"committed offset: {committed.error.str()}")
         parked = self._parked.pop(run.partition, None)

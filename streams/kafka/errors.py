@@ -22,6 +22,17 @@ class FencedError(MyStocksError):
     exit_code: ClassVar[int] = FENCED_EXIT_CODE
 
 
+class MembershipLostError(MyStocksError):
+    """The group does not know this member any more.
+
+    Another process has its instance id, or the member came back to a restarted broker while its
+    own last request was under way. The transactional id tells which: if there is another process,
+    the one that starts later fences the earlier one's producer.
+    """
+
+    exit_code: ClassVar[int] = RESTART_EXIT_CODE
+
+
 class TransactionAbortedError(MyStocksError):
     """The transaction cannot be committed; state and position go back to the last commit."""
 

@@ -19,7 +19,7 @@ from schemas.processing import Produced, Refusal
 from streams.kafka.assignment import Assignment
 from streams.kafka.batch import PartitionBatch, by_partition
 from streams.kafka.errors import (
-    FencedError,
+    MembershipLostError,
     StateNotRestorableError,
     TransactionAbortedError,
     is_fenced,
@@ -179,14 +179,14 @@ class MicroBatchLoop:
                 messages += self._consumer.consume(wanted - 1, _LINGER_S)
         backlog = len(messages) >= wanted
         self._metrics.stage("poll", self._clock() - began)
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if self._is_data(message)]
         if epoch != self._assignment.epoch:
             # What was polled around a rebalance may belong to a position that is not ours any
             # more. Reading it again is always right.
             self._raise_callback_error()
             self._assignment.seek_all()
             return [], False
-        if any(map(Message.error, messages)):
-            messages = [message for message in messages if self._is_data(message)]
         return messages, backlog
 
     def _patience(self) -> float:
@@ -203,10 +203,11 @@ class MicroBatchLoop:
         error = message.error()
         if error is None:
             return True
-        if is_fenced(error):
-            raise FencedError(
-                f"expected to be the only member of group {self._settings.group} with this "
-                f"instance id, was replaced ({error.str()}); give each process its own slot"
+        if is_fenced(error) or error.fatal() or error.code() == KafkaError._FATAL:
+            raise MembershipLostError(
+                f"expected to be the member of group {self._settings.group} with this instance "
+                f"id, is it no more ({error.str()}); start the role again. If this goes on, two "
+                "processes have one slot (MYSTOCKS_FEATURES__SLOT)"
             )
         run = self._assignment.runs.get(
             message.partition() if message.partition() is not None else -1

@@ -15,11 +15,14 @@ from streams.kafka.errors import (
     is_fenced,
     kafka_error,
 )
+from streams.kafka.watchdog import Watchdog
 
 # A call that the broker asks to repeat is repeated for at most this long.
 DEADLINE_S = 60.0
 # One attempt of a blocking call.
 _ATTEMPT_S = 10.0
+# Longer than a coordinator that is well takes for offsets.
+_OFFSETS_S = 4.0
 # The only attempt at the end of the process.
 _CLOSE_S = 3.0
 
@@ -137,6 +140,10 @@ class ExactlyOnceOutput(_ProducerOutput):
 
     visible_when_settled = False
 
+    def __init__(self, producer: Producer, watch: Watchdog | None = None) -> None:
+        super().__init__(producer)
+        self._watch = watch or Watchdog()
+
     def start(self) -> None:
         """Fences predecessors with the same transactional id and aborts what they left open."""
         self._repeat(lambda: self._producer.init_transactions(_ATTEMPT_S), "init_transactions")
@@ -161,9 +168,12 @@ class ExactlyOnceOutput(_ProducerOutput):
             TransactionAbortedError: The transaction must be aborted, and may be tried again.
             FencedError: Another process has taken over.
         """
+        # A group coordinator that came back under the producer may never get the request; a new
+        # transaction asks for it anew, and nothing is decided before the commit.
         self._repeat(
-            lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _ATTEMPT_S),
+            lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _OFFSETS_S),
             "send_offsets_to_transaction",
+            past_timeouts=False,
         )
         # A timeout here leaves the result unknown, so the call is repeated, never aborted.
         self._repeat(lambda: self._producer.commit_transaction(_ATTEMPT_S), "commit_transaction")
@@ -182,15 +192,21 @@ class ExactlyOnceOutput(_ProducerOutput):
                 self._producer.abort_transaction(_CLOSE_S)
             self.open = False
 
-    def _repeat(self, call: Callable[[], object], doing: str) -> None:
+    def _repeat(
+        self, call: Callable[[], object], doing: str, *, past_timeouts: bool = True
+    ) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
-                call()
+                self._watch(doing, call)
                 return
             except KafkaException as error:
                 cause = kafka_error(error)
-                again = cause.retriable() or cause.code() == KafkaError._TIMED_OUT
+                again = (
+                    past_timeouts
+                    if cause.code() == KafkaError._TIMED_OUT
+                    else bool(cause.retriable())
+                )
                 if not again or cause.fatal() or cause.txn_requires_abort():
                     self._raise(error, doing)
                 if time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 
-from mystocks.cli.verify_run import verify_features
+from mystocks.cli.verify_run import verify_features, verify_ticks
 from schemas.partitioner import partition_for
 from schemas.settings import Settings, load_settings
 from schemas.topics import dead_letter_topic, features_topic, topic_specs
@@ -185,6 +185,10 @@ class World:
         self.broker.stop()
         self.redis.stop()
 
+    @property
+    def _source(self) -> str:
+        return self.settings.features.source_topic
+
     # What faults do.
 
     def scale(self, count: int) -> None:
@@ -309,8 +313,10 @@ class World:
             self._note_exit(role.stop())
         report = verify_features(self.settings, features_topic("faults"))
         assert report.ok, report.problems
-        assert (report.rows, report.recomputed) == (self.sent, self.sent), report.notes
-        assert self._dead_letters() == self.garbage
+        counts = (report.rows, report.recomputed, verify_ticks(self.settings, self._source).ticks)
+        assert counts == (self.sent,) * 3, f"{counts} of {self.sent}; {report.notes}"
+        refused = self._dead_letters()
+        assert refused == self.garbage, f"{refused} of {self.garbage} dead letters"
         return {"ticks": self.sent, "recovery_s": round(recovered, 1)}
 
     def _committed_rows(self) -> int:
