@@ -164,7 +164,9 @@ def verify_features(settings: Settings, topic: str, *, recompute: bool = True) -
         TopicReader(settings, settings.features.source_topic, "verify-source") as ticks,
     ):
         for partition in range(rows.partitions):
-            _Partition(report, tasks, ticks, partition).check(rows.read(partition))
+            # Where older blocks were deleted, the first one may begin inside a tick message.
+            whole = rows.span(partition)[0] == 0
+            _Partition(report, tasks, ticks, partition, whole).check(rows.read(partition))
     return report
 
 
@@ -172,7 +174,12 @@ class _Partition:
     """The check of one partition."""
 
     def __init__(
-        self, report: FeatureReport, tasks: FeatureTasks | None, ticks: TopicReader, partition: int
+        self,
+        report: FeatureReport,
+        tasks: FeatureTasks | None,
+        ticks: TopicReader,
+        partition: int,
+        whole: bool,
     ) -> None:
         self._report = report
         self._tasks = tasks
@@ -181,7 +188,7 @@ class _Partition:
         self._where = f"{report.topic} {partition}"
         self._origin = ""
         self._again: _Recomputed | None = None
-        self._whole = False
+        self._whole = whole
 
     def check(self, messages: Iterator[Message]) -> None:
         """Reads all blocks of the partition."""
@@ -189,8 +196,6 @@ class _Partition:
         next_row: int | None = None
         last_source = -1
         for message in messages:
-            # Where older blocks were deleted, the first one may begin inside a tick message.
-            self._whole = self._whole or message.offset() == 0
             first, rows = _number(message, names.FIRST_ROW), _number(message, names.ROWS)
             if first is None or rows is None:
                 report.notes.append(f"{self._where}:{message.offset()} is not a feature block")
