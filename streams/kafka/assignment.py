@@ -14,7 +14,12 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from streams.kafka.clients import CALL_TIMEOUT_S
-from streams.kafka.errors import KafkaUnavailableError, TransactionAbortedError, kafka_error
+from streams.kafka.errors import (
+    KafkaUnavailableError,
+    MembershipLostError,
+    TransactionAbortedError,
+    kafka_error,
+)
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.ports import GroupConsumer, TaskFactory
 from streams.kafka.restore import Restorer
@@ -23,6 +28,8 @@ from streams.metrics import LoopMetrics
 
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
+# A client may wait for ever for a coordinator that came back under it; a new one does not.
+_MOST_UNANSWERED = 3
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +74,7 @@ class Assignment:
         self._new_task = new_task
         self._metrics = metrics
         self._parked: dict[int, PartitionRun] = {}
+        self._unanswered = 0
         self._restoring: tuple[PartitionRun, Generator[None, None, None]] | None = None
 
     def subscribe(self, before_release: Callable[[bool], None]) -> None:
@@ -199,9 +207,16 @@ class Assignment:
         try:
             committed = self._consumer.committed([source], _COMMITTED_TIMEOUT_S)[0]
         except KafkaException as error:
+            self._unanswered += 1
+            if self._unanswered > _MOST_UNANSWERED:
+                raise MembershipLostError(
+                    f"expected the coordinator of the group to answer, did not {self._unanswered} "
+                    f"times in a row ({kafka_error(error).str()}); start the role again"
+                ) from error
             raise TransactionAbortedError(
                 f"committed offset: {kafka_error(error).str()}"
             ) from error
+        self._unanswered = 0
         if committed.error is not None:
             raise TransactionAbortedError(f"committed offset: {committed.error.str()}")
         parked = self._parked.pop(run.partition, None)

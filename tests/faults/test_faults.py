@@ -9,7 +9,6 @@ SHORT = (
     scenarios.kill_one,
     scenarios.fill_with_garbage,
     scenarios.sleep_past_the_transaction,
-    scenarios.kill_redis,
     scenarios.scale_up_and_down,
     scenarios.kill_broker,
     scenarios.two_with_one_identity,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_coverage.py"
-PACKAGES = ("schemas", "streams", "processors", "mystocks")
+PACKAGES = ("schemas", "streams", "processors", "mystocks", "grpc_bridge")
 
 
 def check(tmp_path, covered):
