@@ -164,7 +164,7 @@ def measure(
     if wanted("sdk"):
         note("sdk_single_ticks_per_s", load("sdk", address, 400_000 * small)["ticks_per_s"])
     if wanted("batch"):
-        note("stream_batch_ticks_per_s", load("batch", address, 3_000_000 * small)["ticks_per_s"])
+        note("stream_batch_ticks_per_s", load("batch", address, 2_000_000 * small)["ticks_per_s"])
     if wanted("processes"):
         note("bridge_processes_2", two_processes(roles, small))
     if wanted("latency"):

@@ -22,6 +22,8 @@ STREAMS = 10
 SYMBOLS = [f"BR{i:04d}" for i in range(1000)]
 BATCH = 500
 OPTIONS = [("grpc.max_receive_message_length", 64 * 1024**2)]
+# Ticks of a stream whose rows are not back yet.
+WINDOW = 10_000
 # The first third of paced ticks warms up sockets and caches.
 WARM_UP = 1 / 3
 
@@ -45,6 +47,8 @@ class Exchange:
         self._requests = requests
         self._wanted = wanted
         self._echo = echo
+        self._sent = 0
+        self._progress = asyncio.Event()
         self.acknowledged = 0
         self.rows = 0
         self.identities: list[np.ndarray] = []
@@ -64,6 +68,7 @@ class Exchange:
             now = time.time_ns()
             for block in response.blocks:
                 self._count(block, now)
+            self._progress.set()
             if self.acknowledged >= self._wanted and self.rows >= self._wanted:
                 break
         await sender
@@ -79,7 +84,13 @@ class Exchange:
 
     async def _send(self, call) -> None:
         async for request in self._requests:
+            # A reader that is slower than its own ticks is ended; a sensible client does not
+            # run that far ahead.
+            while not self._echo and self._sent - self.rows > WINDOW:
+                self._progress.clear()
+                await self._progress.wait()
             await call.write(request)
+            self._sent += max(len(request.batch.ticks), 1)
         await call.done_writing()
 
     def assert_once(self) -> None:
