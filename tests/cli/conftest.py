@@ -48,7 +48,7 @@ class RunningUp:
     def ready(self) -> dict:
         return json.loads(self.process.stdout.readline())
 
-    def end(self, timeout_s: float = 30.0) -> tuple[int, str]:
+    def end(self, timeout_s: float = 75.0) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, errors
 

@@ -10,7 +10,7 @@ SHORT = (
     scenarios.fill_with_garbage,
     scenarios.sleep_past_the_transaction,
     scenarios.scale_up_and_down,
-    scenarios.kill_broker,
+    scenarios.kill_redis,
     scenarios.two_with_one_identity,
 )
 
