@@ -149,7 +149,7 @@ def measure(
     """Does one round."""
     process, ready = bridge
     address = ready["grpc"]
-    small = 0.3 if quick else 1.0
+    small = 0.2 if quick else 1.0
     load("single", address, 2000)
     echo = None
     if wanted("echo") or wanted("single"):
@@ -180,7 +180,7 @@ def measure(
         before, seen, stop = resident_bytes(process), [], threading.Event()
         watcher = threading.Thread(target=peak_memory, args=(process, stop, seen))
         watcher.start()
-        result = load("paced", address, IDLE_STREAMS, IDLE_STREAMS, 9 if not quick else 4)
+        result = load("paced", address, IDLE_STREAMS, IDLE_STREAMS, 9 if not quick else 3)
         stop.set()
         watcher.join()
         note("streams_1000_p50_ms", result["p50_ms"])

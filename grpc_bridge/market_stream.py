@@ -26,6 +26,11 @@ _RESPONSE_BYTES = 512 * 1024
 # How long a stream that has to end waits for what is on its way to the broker.
 _SETTLE_S = 2.0
 _RETRY_S = 0.5
+# Acknowledgements wait so long for rows to go with: a response costs both sides more than what is
+# in it, and nobody waits for an acknowledgement as for a row.
+_ACKNOWLEDGEMENT_LINGER_S = 0.02
+# So many do not wait.
+_MANY_ACKNOWLEDGEMENTS = 1000
 
 
 class MarketStream:
@@ -57,8 +62,9 @@ class MarketStream:
         self._set = settings.features.name
         self._linger_s = settings.grpc.linger_ms / 1000
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
-        self._sender = TickSender(entry, self._wake)
+        self._sender = TickSender(entry, self._acknowledged)
         self._feed: RowFeed | None = None
         self._feed_context = contextlib.AsyncExitStack()
         self._selected = False
@@ -80,6 +86,7 @@ class MarketStream:
                 await self._news.wait()
                 await self._linger()
                 self._news.clear()
+                self._urgent.clear()
                 await self._send()
                 if (failure := self._reason_to_end()) is not None:
                     await self._end(failure)
@@ -94,6 +101,13 @@ class MarketStream:
         return not self._sender.has_news and not (feed is not None and feed.waiting)
 
     def _wake(self) -> None:
+        self._urgent.set()
+        self._news.set()
+        self._changed.set()
+
+    def _acknowledged(self) -> None:
+        if self._sender.unsent >= _MANY_ACKNOWLEDGEMENTS or self._sender.failure is not None:
+            self._urgent.set()
         self._news.set()
         self._changed.set()
 
@@ -103,7 +117,14 @@ class MarketStream:
 
     async def _linger(self) -> None:
         """Sends at once after a silence, and otherwise what has come together."""
-        wait = self._sent_at + self._linger_s - asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        if not self._urgent.is_set():
+            wait = self._sent_at + _ACKNOWLEDGEMENT_LINGER_S - loop.time()
+            if wait > 0:
+                timer = loop.call_later(wait, self._urgent.set)
+                await self._urgent.wait()
+                timer.cancel()
+        wait = self._sent_at + self._linger_s - loop.time()
         if wait > 0 and not self._done:
             await asyncio.sleep(wait)
 

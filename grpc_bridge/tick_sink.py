@@ -1,6 +1,6 @@
 """Ticks of all streams into the log, and what became of them back to the streams.
 
-Everything runs in the event loop: ticks are collected for at most a millisecond over all streams,
+Everything runs in the event loop: ticks are collected for a few milliseconds over all streams,
 checked and sorted by partition in one compiled call, and handed to librdkafka, which sends in a
 thread of its own. Without a Python thread nobody waits for the interpreter's lock.
 """
@@ -22,7 +22,9 @@ from streams.kafka.admin import admin_client, partition_count
 from streams.kafka.clients import CALL_TIMEOUT_S, producer
 from streams.kafka.errors import kafka_error
 
-_LINGER_S = 0.001
+# Each record costs the broker a request, and the role that reads it another. At 5,000 single ticks
+# a second on two cores 1 ms took 90 ms from send to row, 5 ms 55, 10 ms 38 and 20 ms 38.
+_LINGER_S = 0.010
 # More than this is sorted at once; it takes a few milliseconds.
 _FLUSH_BYTES = 1024**2
 # The broker's limit counts key, headers and framing too.

@@ -27,7 +27,9 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "allow.auto.create.topics": False,
         # The default of one second lets the consumer starve after a full local queue.
         "fetch.queue.backoff.ms": 5,
-        "fetch.wait.max.ms": 5,
+        # A fetch that finds nothing is answered when something comes; this bounds how long a newly
+        # assigned partition waits for one that is out. Shorter keeps an idle broker busy.
+        "fetch.wait.max.ms": 50,
         "max.partition.fetch.bytes": 4 * 1024**2,
         # The memory bound of prefetched messages.
         "queued.min.messages": 1_000_000,
