@@ -49,6 +49,8 @@ class Block:
         first_message: Index in the batch of the message that its first row came from.
         last_message: Index in the batch of the message that its last row came from.
         newest_time_ns: Newest event time in it, nanoseconds since 1970 (UTC).
+        topic: Where it goes; None is the loop's output topic. Only blocks of that topic have
+            numbered rows.
     """
 
     value: bytes
@@ -56,6 +58,7 @@ class Block:
     first_message: int
     last_message: int
     newest_time_ns: int
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,16 @@ class Produced:
         rows: Number of rows computed.
         blocks: Output records, in row order.
         refused: What could not be processed.
+        late: What came too late; it goes to the late topic unchanged.
+        duplicates: How many ticks were dropped because they had been there before.
         stage_seconds: Time spent by stage.
     """
 
     rows: int = 0
     blocks: Sequence[Block] = ()
     refused: Sequence[Refusal] = ()
+    late: Sequence[Refusal] = ()
+    duplicates: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 

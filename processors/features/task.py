@@ -111,7 +111,7 @@ class FeatureTask:
         decoded = time.perf_counter()
         rows = len(ticks.code)
         if not rows:
-            return Produced(0, (), refused, {"decode": decoded - began})
+            return Produced(refused=refused, stage_seconds={"decode": decoded - began})
         self._compute(ticks, batch.first_offset, first_row)
         computed = time.perf_counter()
         blocks = self._encode(ticks)
@@ -121,7 +121,7 @@ class FeatureTask:
             "kernel": computed - decoded,
             "encode": encoded - computed,
         }
-        return Produced(rows, blocks, refused, stages)
+        return Produced(rows, blocks, refused, stage_seconds=stages)
 
     def replay(self, batch: MessageBatch, first_row: int) -> int:
         """Advances restored state over a batch without output.
