@@ -1,17 +1,29 @@
 """Apache Kafka as one local process: broker and controller (KRaft) on the loopback interface."""
 
 import base64
+import contextlib
+import re
+import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streams.kafka.clients import LIBRDKAFKA_LOG
 from streams.local.java import Java
 from streams.local.ports import HOST, free_port
 from streams.local.server import Server, explain_failure
 
 _STARTED = "Kafka Server started"
 _FORMAT_TIMEOUT_S = 60.0
+# Leaders are there tens of milliseconds after the start; one that never comes is not waited for.
+_LEADERS_TIMEOUT_S = 20.0
+_LEADERS_POLL_S = 0.05
+_METADATA_TIMEOUT_S = 2.0
 
 # Relative to the working directory: in an absolute path a comma would mean two directories.
 _PROPERTIES_FILE = "server.properties"
@@ -38,7 +50,8 @@ _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "BROKER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
     # One node holds everything.
     "default.replication.factor": "1",
@@ -73,6 +86,7 @@ _PROPERTIES = {
     # A commit of offsets waits for this; it is worth it only with many groups.
     "group.coordinator.append.linger.ms": "0",
     "num.network.threads": "2",
+    "listener.name.broker.num.network.threads": "1",
     "num.io.threads": "4",
 }
 
@@ -110,6 +124,7 @@ class KafkaBroker(Server):
         self._java = java
         self._jars = jars
         self._jvm_flags = [*_JVM_FLAGS, *jvm_flags]
+        self._past: list[socket.socket] = []
 
     def launch(self, preferred_port: int = 0) -> None:
         """Formats the directory if it is new and starts the broker."""
@@ -117,17 +132,70 @@ class KafkaBroker(Server):
         (self._directory / "log4j2.properties").write_text(_LOG4J)
         if not (self._directory / _LOG_DIRECTORY / "meta.properties").exists():
             self._format()
+        self._hold_past_port()
         super().launch(preferred_port)
 
+    def wait_ready(self) -> None:
+        """Waits until the broker can be used; after a restart until it leads its partitions."""
+        super().wait_ready()
+        if self._past:
+            self._await_leaders()
+            self._release_past_ports()
+
+    def stop(self) -> None:
+        """Stops the broker."""
+        super().stop()
+        self._release_past_ports()
+
+    def _await_leaders(self) -> None:
+        client = AdminClient({"bootstrap.servers": self.address}, logger=LIBRDKAFKA_LOG)
+        deadline = time.monotonic() + _LEADERS_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                topics = client.list_topics(timeout=_METADATA_TIMEOUT_S).topics.values()
+                if all(part.leader >= 0 for topic in topics for part in topic.partitions.values()):
+                    return
+            time.sleep(_LEADERS_POLL_S)
+
+    def _release_past_ports(self) -> None:
+        while self._past:
+            self._past.pop().close()
+
+    def _hold_past_port(self) -> None:
+        """Listens, and never answers, where the broker of the last run talked to itself.
+
+        After a kill -9 the new broker first believes what the metadata log says of its last life,
+        and sends the markers of transactions that were about to end to its last address. Where
+        that refuses, Kafka 4.3 looks the leaders up again; while it registers itself anew there
+        are none, it takes the partitions for deleted, and the transactions end without markers:
+        readers of committed records and group offsets then wait for ever. An address that takes
+        the connection keeps the markers waiting, and closing it once there are leaders makes the
+        broker send them to itself.
+        """
+        properties = self._directory / _PROPERTIES_FILE
+        text = properties.read_text() if properties.exists() else ""
+        found = re.search(r"^listeners=.*\bBROKER://[^:,]+:(\d+)", text, re.MULTILINE)
+        if found is None:
+            return
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((HOST, int(found[1])))
+            listener.listen()
+        except OSError:  # somebody else has the port: nothing to be done
+            listener.close()
+        else:
+            self._past.append(listener)
+
     def _command(self) -> list[str | Path]:
-        self._write_properties(self._port, free_port())
+        self._write_properties(self._port)
         return self._java_command("kafka.Kafka", _PROPERTIES_FILE)
 
     def _is_ready(self) -> bool:
         return _STARTED in self._output()
 
     def _format(self) -> None:
-        self._write_properties(free_port(), free_port())
+        self._write_properties(free_port())
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = self._java_command(
             "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", _PROPERTIES_FILE
@@ -145,11 +213,13 @@ class KafkaBroker(Server):
         if result.returncode != 0:
             raise explain_failure(self.name, self._directory, self._log, result.stdout)
 
-    def _write_properties(self, port: int, controller_port: int) -> None:
+    def _write_properties(self, port: int) -> None:
+        controller = f"{HOST}:{free_port()}"
+        brokers = f"PLAINTEXT://{HOST}:{port},BROKER://{HOST}:{free_port()}"
         settings = _PROPERTIES | {
-            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "listeners": f"{brokers},CONTROLLER://{controller}",
+            "advertised.listeners": brokers,
+            "controller.quorum.voters": f"1@{controller}",
             "log.dirs": _LOG_DIRECTORY,
         }
         (self._directory / _PROPERTIES_FILE).write_text(

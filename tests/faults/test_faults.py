@@ -1,4 +1,4 @@
-"""A short form of `python -m tests.faults`: faults that are quick to recover from."""
+"""A short form of `python -m tests.faults`: one fault of each kind."""
 
 import pytest
 
@@ -10,6 +10,7 @@ SHORT = (
     scenarios.fill_with_garbage,
     scenarios.sleep_past_the_transaction,
     scenarios.scale_up_and_down,
+    scenarios.kill_broker,
     scenarios.kill_redis,
     scenarios.two_with_one_identity,
 )
