@@ -71,24 +71,27 @@ def group_consumer(settings: Settings, group: str, instance: str, **callbacks: A
     )
 
 
-def reader(settings: Settings, name: str, *, check_crcs: bool = False) -> Consumer:
+def reader(
+    settings: Settings, name: str, *, check_crcs: bool = False, buffer_bytes: int | None = None
+) -> Consumer:
     """Returns a consumer outside any group that reports the end of a partition.
 
     Args:
         settings: Where Kafka is.
         name: Shown in the broker's logs; no offsets are ever committed under it.
         check_crcs: Whether every batch is compared with its checksum.
+        buffer_bytes: Bound of what is read ahead; None is the usual one.
     """
-    return Consumer(
-        {
-            **consumer_config(settings),
-            "group.id": f"{name}.reader",
-            "enable.partition.eof": True,
-            "queued.min.messages": 100_000,
-            "check.crcs": check_crcs,
-        },
-        logger=LIBRDKAFKA_LOG,
-    )
+    config = {
+        **consumer_config(settings),
+        "group.id": f"{name}.reader",
+        "enable.partition.eof": True,
+        "queued.min.messages": 100_000,
+        "check.crcs": check_crcs,
+    }
+    if buffer_bytes is not None:
+        config["queued.max.messages.kbytes"] = max(1, buffer_bytes // 1024)
+    return Consumer(config, logger=LIBRDKAFKA_LOG)
 
 
 def producer(

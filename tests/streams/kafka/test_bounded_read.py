@@ -1,6 +1,7 @@
-"""Reading a partition from its first record to its end at the call."""
+"""Reading partitions from an offset to their end at the call."""
 
 import time
+from random import Random
 
 import pytest
 from confluent_kafka import Producer
@@ -8,9 +9,8 @@ from confluent_kafka import Producer
 from schemas.settings import load_settings
 from schemas.topics import TopicSpec
 from streams.kafka.admin import ensure_topics
-from streams.kafka.clients import reader
+from streams.kafka.bounded_read import TopicReader
 from streams.kafka.errors import KafkaUnavailableError
-from streams.kafka.partition_log import PartitionLog
 
 pytestmark = pytest.mark.kafka
 
@@ -23,7 +23,7 @@ def settings(kafka_bootstrap):
 @pytest.fixture
 def log(settings, unique):
     ensure_topics(settings, [TopicSpec(unique, "", "", "features")])
-    made = PartitionLog(reader(settings, unique), unique)
+    made = TopicReader(settings, unique, unique)
     yield made
     made.close()
 
@@ -45,7 +45,7 @@ def read(log, count, partition=0) -> list[bytes]:
     """Reads until there are so many: a commit ends a moment before readers see it."""
     deadline = time.monotonic() + 20
     while True:
-        batches = log.batches(partition, lambda: 30.0)
+        batches = log.batches(partition, remaining_s=lambda: 30.0)
         values = [value for batch in batches for value in batch.values]
         if len(values) >= count or time.monotonic() > deadline:
             return values
@@ -53,7 +53,7 @@ def read(log, count, partition=0) -> list[bytes]:
 
 
 def test_committed_records_are_read_in_order_and_the_end_is_found(log, settings, unique):
-    assert log.partitions() == 2
+    assert log.partition_count() == 2
     assert read(log, 0) == []
     values = [b"%d" % i for i in range(25_000)]
     write(settings, unique, values)
@@ -84,11 +84,48 @@ def test_a_caller_that_does_not_wait_any_more_ends_the_reading(log, settings, un
     assert len(read(log, 20_000)) == 20_000
     left = iter([30.0, 30.0])
     with pytest.raises(KafkaUnavailableError, match="up to offset"):
-        list(log.batches(0, lambda: next(left, 0.0)))
+        list(log.batches(0, remaining_s=lambda: next(left, 0.0)))
     assert len(read(log, 20_000)) == 20_000
 
 
 def test_a_topic_that_is_not_there_has_no_partitions(settings, unique):
-    log = PartitionLog(reader(settings, unique), f"{unique}.none")
-    assert log.partitions() == 0
-    log.close()
+    with TopicReader(settings, f"{unique}.none", unique) as log:
+        assert log.partition_count() == 0
+        with pytest.raises(KafkaUnavailableError, match="topics apply"):
+            _ = log.partitions
+
+
+def test_several_partitions_are_read_at_once_within_their_ranges(log, settings, unique):
+    write(settings, unique, [b"%d" % i for i in range(3000)])
+    write(settings, unique, [b"%d" % i for i in range(100)], 1)
+    assert len(read(log, 3000)) == 3000
+    assert len(read(log, 100, 1)) == 100
+    found = {0: [], 1: []}
+    for batch in log.ranges({0: (10, 2990), 1: (99, 100)}):
+        found[batch.partition] += batch.values
+    assert found == {0: [b"%d" % i for i in range(10, 2990)], 1: [b"99"]}
+    assert list(log.ranges({0: (5, 5)})) == []
+
+
+def test_a_fork_reads_another_place_in_turn(log, settings, unique):
+    write(settings, unique, [b"%d" % i for i in range(2000)])
+    assert len(read(log, 2000)) == 2000
+    pairs = zip(log.read(0, 0, 500), log.fork().read(0, 1000, 1500), strict=True)
+    assert all(int(b.value()) - int(a.value()) == 1000 for a, b in pairs)
+
+
+def test_any_ranges_can_be_read_one_after_the_other(log, settings, unique):
+    """A partition that was done before the other ones is read again like any."""
+    for partition in range(2):
+        write(settings, unique, [b"%d" % i * 500 for i in range(50)], partition)
+        assert len(read(log, 50, partition)) == 50
+    random = Random(1)
+    for _ in range(30):
+        wanted = {
+            partition: tuple(sorted(random.sample(range(51), 2)))
+            for partition in random.sample(range(2), random.randint(1, 2))
+        }
+        found = {partition: [] for partition in wanted}
+        for batch in log.ranges(wanted):
+            found[batch.partition] += batch.offsets.tolist()
+        assert found == {partition: list(range(*ends)) for partition, ends in wanted.items()}
