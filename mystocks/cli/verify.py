@@ -12,7 +12,7 @@ app = typer.Typer()
 def verify(
     topic: Annotated[
         str | None,
-        typer.Argument(help="A topic of features or of ticks; by default that of the features."),
+        typer.Argument(help="A topic of features, ticks or bars; by default that of the features."),
     ] = None,
     *,
     recompute: Annotated[
@@ -27,11 +27,11 @@ def verify(
     """
     from mystocks.cli.endpoints import resolve_settings
     from mystocks.cli.verify_run import FeatureReport, TickReport, verify_features, verify_ticks
-    from schemas.topics import features_topic
+    from schemas.topics import carries_bars, features_topic
 
     settings = resolve_settings(needs_redis=False)
     report: FeatureReport | TickReport
-    if topic == settings.features.source_topic:
+    if topic is not None and (topic == settings.features.source_topic or carries_bars(topic)):
         report = verify_ticks(settings, topic)
     else:
         name = topic or features_topic(settings.features.name)

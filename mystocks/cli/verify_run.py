@@ -10,11 +10,11 @@ import pyarrow as pa
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from mystocks.feature_tasks import FeatureTasks
+from mystocks.feature_tasks import FeatureTasks, source_decoder
 from processors.features.task import FeatureTask
 from schemas import headers as names
 from schemas.settings import Settings
-from schemas.ticks import SymbolTable, TickDecoder
+from schemas.ticks import SymbolTable
 from streams.kafka.batch import PartitionBatch, by_partition, header
 from streams.kafka.bounded_read import TopicReader
 
@@ -66,17 +66,20 @@ class FeatureReport:
 
 @dataclass
 class TickReport:
-    """What was found in a topic of ticks.
+    """What was found in a topic of ticks or of bars.
 
     Attributes:
         topic: The topic.
         messages: Messages read.
-        ticks: Acceptable ticks in them.
+        ticks: Acceptable ticks, or bars, in them.
         refused: Ticks and whole messages that are not acceptable.
         reasons: How often for which reason, the 20 most frequent ones.
         symbols: Number of symbols.
-        out_of_order: Ticks older than the newest one of their symbol before them.
-        duplicates: Ticks with symbol, sequence and event time of an earlier one.
+        out_of_order: Ticks older than the newest one of their symbol before them; of bars only
+            first versions count.
+        duplicates: Ticks with symbol, sequence and event time of an earlier one; bars with symbol,
+            end and revision of an earlier one.
+        corrections: Bars that are a later version of an earlier one.
         split_symbols: Symbols that are on more than one partition.
     """
 
@@ -88,6 +91,7 @@ class TickReport:
     symbols: int = 0
     out_of_order: int = 0
     duplicates: int = 0
+    corrections: int = 0
     split_symbols: list[str] = field(default_factory=list)
 
     @property
@@ -101,7 +105,7 @@ class TickReport:
 
 
 def verify_ticks(settings: Settings, topic: str) -> TickReport:
-    """Reads a topic of ticks to its end.
+    """Reads a topic of ticks or of bars to its end.
 
     Args:
         settings: Where Kafka is.
@@ -109,7 +113,7 @@ def verify_ticks(settings: Settings, topic: str) -> TickReport:
     """
     report, reasons = TickReport(topic), Counter[str]()
     homes: dict[str, int] = {}
-    decoder = TickDecoder()
+    decoder = source_decoder(topic)
     with TopicReader(settings, topic, "verify") as reader:
         for partition in range(reader.partitions):
             symbols = SymbolTable(settings.features.max_symbols)
@@ -125,19 +129,21 @@ def verify_ticks(settings: Settings, topic: str) -> TickReport:
                     number = 1 if refusal.rows is None else len(refusal.rows)
                     report.refused += number
                     reasons[refusal.reason] += number
+                revision = getattr(ticks, "revision", None)
+                numbers = ticks.sequence if revision is None else revision
                 for code, time, sequence in zip(
-                    ticks.code.tolist(),
-                    ticks.event_time.tolist(),
-                    ticks.sequence.tolist(),
-                    strict=True,
+                    ticks.code.tolist(), ticks.event_time.tolist(), numbers.tolist(), strict=True
                 ):
-                    before = newest.get(code, time)
-                    report.out_of_order += time < before
-                    newest[code] = max(before, time)
                     if sequence >= 0:
                         identity = (code, sequence, time)
                         report.duplicates += identity in seen
                         seen.add(identity)
+                    if revision is not None and sequence > 0:
+                        report.corrections += 1
+                        continue
+                    before = newest.get(code, time)
+                    report.out_of_order += time < before
+                    newest[code] = max(before, time)
             for symbol in symbols.names:
                 if homes.setdefault(symbol, partition) != partition:
                     report.split_symbols.append(symbol)

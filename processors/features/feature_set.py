@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from processors.features import source
+from processors.features.row_rules import RowRules
 from processors.indicators.contract import PROFILES, RESERVED_COLUMNS
 from processors.indicators.errors import (
     IndicatorDefinitionError,
@@ -31,11 +32,13 @@ class FeatureSet:
         profile: ``talib`` (TA-Lib's conventions) or ``cn`` (first-value seeds, doubled MACD
             histogram, RSI by SMA(N, 1)).
         output_dtype: Type of the output columns where they leave; kernels compute in float64.
+        rules: Which ticks it takes.
     """
 
     indicators: tuple[Feature, ...]
     profile: str = "talib"
     output_dtype: str = "float64"
+    rules: RowRules = field(default_factory=RowRules)
 
     @classmethod
     def parse(
@@ -44,6 +47,7 @@ class FeatureSet:
         profile: str = "talib",
         inputs: Iterable[str] = TICK_INPUTS,
         output_dtype: str = "float64",
+        rules: RowRules | None = None,
     ) -> "FeatureSet":
         """Return the set that feature names stand for.
 
@@ -52,6 +56,7 @@ class FeatureSet:
             profile: ``talib`` or ``cn``.
             inputs: What the source carries, of ``price``, ``high``, ``low``, ``size``.
             output_dtype: ``float64`` or ``float32``.
+            rules: Which ticks it takes; None is every one, in the order of the log.
 
         Raises:
             UnknownFeatureError: No such indicator, or no name at all.
@@ -80,7 +85,7 @@ class FeatureSet:
                     f"{', '.join(carried)} (feature {feature.name!r}); "
                     "compute it on bars or leave it out"
                 )
-        parsed = cls(features, profile, output_dtype)
+        parsed = cls(features, profile, output_dtype, rules or RowRules())
         repeated = [name for name, count in Counter(parsed.columns).items() if count > 1]
         reserved = [name for name in parsed.columns if name in RESERVED_COLUMNS]
         if repeated or reserved:
@@ -117,6 +122,8 @@ class FeatureSet:
 
     @cached_property
     def hash(self) -> str:
-        """32 hex digits: equal exactly if names, profile, output type and kernel text are."""
-        identity = [self.names, self.profile, self.output_dtype, self.kernel_source]
+        """32 hex digits: equal exactly if names, profile, output type, kernel and rules are."""
+        identity: list[object] = [self.names, self.profile, self.output_dtype, self.kernel_source]
+        # Absent under the default rules, so that a set without any keeps its state.
+        identity += [self.rules.identity] if self.rules.identity else []
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

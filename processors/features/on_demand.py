@@ -50,11 +50,20 @@ class OnDemandFeatures:
     Args:
         log: Where ticks are read.
         most_bytes: Of an answer's numbers.
+        log_inputs: What the log carries.
         cache_dir: Where compiled kernels are kept (see `kernel_cache`).
     """
 
-    def __init__(self, log: TickLog, most_bytes: int, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        log: TickLog,
+        most_bytes: int,
+        cache_dir: Path | None = None,
+        *,
+        log_inputs: tuple[str, ...] = TICK_INPUTS,
+    ) -> None:
         self._log = log
+        self._log_inputs = log_inputs
         self._most_bytes = most_bytes
 
         @lru_cache(maxsize=1024)
@@ -115,11 +124,12 @@ class OnDemandFeatures:
         request: ComputeRequest,
         remaining_s: Callable[[], float],
     ) -> ComputedRows:
-        lacking = [name for name in calculation.inputs if name not in TICK_INPUTS]
+        carried = self._log_inputs
+        lacking = [name for name in calculation.inputs if name not in carried]
         if lacking:
             raise RequestFailedError(
                 Code.INVALID_ARGUMENT,
-                f"expected features of a tick's {' and '.join(TICK_INPUTS)}, was one that needs "
+                f"expected features of a tick's {' and '.join(carried)}, was one that needs "
                 f"{' and '.join(lacking)} ({', '.join(_needing(request, *lacking))}); send rows "
                 "with them, or leave it out",
                 field="features",
@@ -135,8 +145,7 @@ class OnDemandFeatures:
                 "send rows",
                 field="symbol",
             )
-        inputs = {"price": ticks.price, "size": ticks.size}
-        return self._compute(calculation, request, ticks.event_time_ns, inputs)
+        return self._compute(calculation, request, ticks.event_time_ns, ticks.inputs)
 
     def _compute(
         self,

@@ -33,12 +33,16 @@ class PartitionState:
         price: float64 [capacity], price of the latest row.
         row: int64 [capacity], identity of the latest row; -1 is none.
         values: float64 [capacity, features], features of the latest row.
+        order: int64 [capacity, order width], what decides which ticks get a row (see
+            `processors.order`); zeros are a symbol never seen.
         known_until: int64 [capacity], restored state includes all messages below this offset.
     """
 
-    def __init__(self, width: int, features: int, capacity: int = 64) -> None:
-        self._width, self._features = width, features
-        row_bytes = 8 * (width + features + 3)
+    def __init__(
+        self, width: int, features: int, capacity: int = 64, *, order_width: int = 0
+    ) -> None:
+        self._width, self._features, self._order_width = width, features, order_width
+        row_bytes = 8 * (width + features + order_width + 3)
         self.chunk_symbols = max(1, min(_CHUNK_SYMBOLS, _CHUNK_BYTES // row_bytes))
         self._allocate(capacity)
 
@@ -48,13 +52,15 @@ class PartitionState:
         self.price: Floats = np.zeros(capacity)
         self.row: Integers = np.full(capacity, -1, np.int64)
         self.values: Floats = np.full((capacity, self._features), np.nan)
+        self.order: Integers = np.zeros((capacity, self._order_width), np.int64)
         self.known_until: Integers = np.zeros(capacity, np.int64)
         self._saved = np.zeros(capacity, np.bool_)
         self._undo: list[tuple[Slots, tuple[NDArray[np.float64] | Integers, ...]]] = []
 
     @property
     def _columns(self) -> tuple[NDArray[np.float64] | Integers, ...]:
-        return self.kernel, self.event_time, self.price, self.row, self.values
+        columns = self.kernel, self.event_time, self.price, self.row, self.values
+        return (*columns, self.order) if self._order_width else columns
 
     def ensure(self, slots: int) -> None:
         """Makes room for this many slots."""

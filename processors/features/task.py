@@ -5,23 +5,42 @@ Replaying the same messages gives the same rows, however they are split into bat
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from processors.features.admission import Admission, Groups
 from processors.features.grouping import GroupingWorkspace, group_by_slot
 from processors.features.kernel import FeatureKernel
+from processors.features.row_rules import corrections
 from processors.features.state import ChunkLedger, PartitionState
+from processors.features.tick_rows import merge_refusals, rows_by_message, select_ticks
 from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
 
 if TYPE_CHECKING:
-    from schemas.ticks import SymbolTable, TickColumns, TickDecoder
+    from schemas.ticks import SymbolTable, TickColumns
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
+
+
+# No offset is above it.
+_NOWHERE = 2**63 - 1
+
+
+class Decoder(Protocol):
+    """Decodes records into columns: of ticks, or of bars as ticks."""
+
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        content_types: Sequence[str | None] | None,
+        timestamps_ms: "Integers | None",
+        symbols: "SymbolTable",
+    ) -> "tuple[TickColumns, list[Refusal]]":
+        """See `schemas.ticks.decoder.TickDecoder.decode`."""
 
 
 class BlockEncoder(Protocol):
@@ -63,7 +82,7 @@ class FeatureTask:
         self,
         partition: int,
         kernel: FeatureKernel,
-        decoder: "TickDecoder",
+        decoder: Decoder,
         encode: BlockEncoder,
         rows_per_block: int,
         new_symbols: "Callable[[], SymbolTable]",
@@ -80,16 +99,28 @@ class FeatureTask:
         self._placement = placement
         self._interval_s = snapshot_interval_s
         self._features = len(kernel.feature_set.columns)
+        self._rules = rules = kernel.feature_set.rules
+        order = rules.order()
+        self._order_width = order.state_width if order is not None else 0
+        self._admission: Admission | None = None
+        if order is not None:
+            order.warm_up()
+            self._admission = Admission(order, rules.allowed_lateness_ns or 0)
         self._workspace = GroupingWorkspace()
         self._out = np.empty((self._features, 0))
         self._empty()
 
     def _empty(self) -> None:
         self._symbols = self._new_symbols()
-        self._state = PartitionState(self._kernel.state_width, self._features)
+        self._state = PartitionState(
+            self._kernel.state_width, self._features, order_width=self._order_width
+        )
+        if self._admission is not None:
+            self._admission.reset()
         self._ledger = ChunkLedger(self._state.chunk_symbols, self._interval_s)
         self._touched = np.zeros(len(self._state.row), np.bool_)
         self._published_symbols = 0
+        self._noted_symbols = 0
 
     def reset(self) -> None:
         """Empties state and symbol table."""
@@ -108,20 +139,34 @@ class FeatureTask:
         """Advances the state over a batch and returns its rows, numbered from `first_row`."""
         began = time.perf_counter()
         ticks, refused = self._decode(batch)
+        self._note_new_symbols(batch.first_offset, first_row)
+        produced = Produced(refused=refused, ticks=len(ticks))
+        groups: Groups | None = None
+        passed_over = corrections(ticks, self._rules)
+        if passed_over is not None:
+            ticks = select_ticks(ticks, ~passed_over)
+            produced.dropped["correction"] = int(passed_over.sum())
+        if self._admission is not None and len(ticks):
+            self._make_room()
+            admitted = self._admission.admit(
+                ticks, batch, self._state, self._symbols.names, self._workspace
+            )
+            ticks, groups = admitted.ticks, admitted.groups
+            produced.late, produced.duplicates = admitted.late, admitted.duplicates
         decoded = time.perf_counter()
-        rows = len(ticks.code)
-        if not rows:
-            return Produced(refused=refused, stage_seconds={"decode": decoded - began})
-        self._compute(ticks, batch.first_offset, first_row)
+        produced.stage_seconds["decode"] = decoded - began
+        produced.rows = len(ticks)
+        if not produced.rows:
+            return produced
+        self._compute(ticks, batch.first_offset, first_row, groups=groups)
         computed = time.perf_counter()
-        blocks = self._encode(ticks)
-        encoded = time.perf_counter()
-        stages = {
-            "decode": decoded - began,
-            "kernel": computed - decoded,
-            "encode": encoded - computed,
-        }
-        return Produced(rows, blocks, refused, stage_seconds=stages)
+        produced.blocks = self._encode(ticks)
+        produced.stage_seconds["kernel"] = computed - decoded
+        produced.stage_seconds["encode"] = time.perf_counter() - computed
+        return produced
+
+    def on_clock(self, now_ns: int) -> Produced | None:
+        """Does nothing: rows come from ticks alone."""
 
     def replay(self, batch: MessageBatch, first_row: int) -> int:
         """Advances restored state over a batch without output.
@@ -132,15 +177,24 @@ class FeatureTask:
             Number of rows in the batch, those passed over included.
         """
         ticks, _ = self._decode(batch)
-        rows = len(ticks.code)
+        self._note_new_symbols(batch.first_offset, first_row)
+        passed_over = corrections(ticks, self._rules)
+        if passed_over is not None:
+            ticks = select_ticks(ticks, ~passed_over)
+        rows = len(ticks)
         if rows:
             self._make_room()
-            new = batch.offsets[ticks.message] >= self._state.known_until[ticks.code]
+            if self._admission is not None:
+                has_row, new = self._admission.replay(ticks, batch, self._state, self._workspace)
+                places = np.cumsum(has_row) - 1
+                rows = int(has_row.sum())
+            else:
+                new = batch.offsets[ticks.message] >= self._state.known_until[ticks.code]
+                places = np.arange(rows)
             if new.all():
                 self._compute(ticks, batch.first_offset, first_row)
             elif new.any():
-                positions = np.flatnonzero(new)
-                self._compute(_select(ticks, new), batch.first_offset, first_row, positions)
+                self._compute(select_ticks(ticks, new), batch.first_offset, first_row, places[new])
             self._state.commit()
         return rows
 
@@ -152,11 +206,16 @@ class FeatureTask:
         """Makes everything since the last commit permanent."""
         self._state.commit()
         self._ledger.commit()
+        if self._admission is not None:
+            resume, _ = self._ledger.resume_point(_NOWHERE, 0)
+            self._admission.commit(resume)
 
     def rollback(self) -> None:
         """Puts the state back to the last commit."""
         self._state.rollback()
         self._ledger.rollback()
+        if self._admission is not None:
+            self._admission.rollback()
 
     def resume_point(self, offset: int, row: int) -> tuple[int, int]:
         """Returns offset and row from which stored chunks must be replayed; by default these."""
@@ -173,15 +232,29 @@ class FeatureTask:
             self._ledger.storing(chunk, len(names))
             chunks.append((chunk, payload))
             budget_bytes -= len(payload)
+        if self._admission is not None:
+            chunks += self._admission.due_parts(with_state=bool(chunks))
         return chunks
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks the whole state has."""
+        return -(-len(self._symbols.names) // self._state.chunk_symbols)
+
+    def encode_chunk(self, chunk: int) -> bytes:
+        """Returns a chunk as it is now, changed or not; nothing is noted."""
+        return self._state.encode_chunk(chunk, self._symbols.names)
 
     def load_chunk(self, chunk: int, payload: bytes, next_offset: int) -> None:
         """Loads a stored chunk; chunks come in ascending order."""
+        if self._admission is not None and self._admission.load(chunk, payload):
+            return
         names, arrays = self._state.decode_chunk(payload)
         slots = np.array([self._symbols.intern(name) for name in names], np.int32)
         self._state.ensure(len(self._symbols))
         self._state.load(slots, arrays, next_offset)
         self._ledger.loaded(chunk, len(names))
+        self._noted_symbols = len(self._symbols)
 
     def touch_all(self) -> None:
         """Makes the next `take_latest` return every symbol."""
@@ -230,18 +303,30 @@ class FeatureTask:
         if not wrong:
             return ticks, refused
         misplaced = np.isin(ticks.code, list(wrong))
-        by_message: dict[int, list[int]] = {}
+        rows = np.flatnonzero(misplaced)
         reasons: dict[int, str] = {}
-        for i in np.flatnonzero(misplaced).tolist():
-            message, code = int(ticks.message[i]), int(ticks.code[i])
-            by_message.setdefault(message, []).append(int(ticks.row[i]))
+        for message, code in zip(
+            ticks.message[rows].tolist(), ticks.code[rows].tolist(), strict=True
+        ):
             reasons.setdefault(
                 message,
                 f"expected {names[code]} on partition {wrong[code]} (murmur2 of the symbol), was "
                 f"on {self.partition}; use murmur2_random as partitioner",
             )
-        merged = _merge(refused, by_message, reasons)
-        return _select(ticks, ~misplaced), merged
+        merged = merge_refusals(refused, rows_by_message(ticks, rows), reasons)
+        return select_ticks(ticks, ~misplaced), merged
+
+    def _note_new_symbols(self, first_offset: int, first_row: int) -> None:
+        """Makes new symbols due for storing, also those that get no row.
+
+        A restart gives slots in the order of what was stored; a symbol that is missing there would
+        move all that came after it.
+        """
+        first, self._noted_symbols = self._noted_symbols, len(self._symbols)
+        if first < self._noted_symbols:
+            self._make_room()
+            slots = np.arange(first, self._noted_symbols, dtype=np.int32)
+            self._ledger.touched(slots, first_offset, first_row, time.monotonic())
 
     def _make_room(self) -> None:
         self._state.ensure(len(self._symbols))
@@ -256,16 +341,18 @@ class FeatureTask:
         first_offset: int,
         first_row: int,
         positions: "NDArray[np.intp] | None" = None,
+        groups: Groups | None = None,
     ) -> None:
         """Advances the state.
 
-        `positions` are the rows' places in the batch where some were left out.
+        `positions` are the rows' places in the batch where some were left out, `groups` the rows
+        by symbol where they are known.
         """
         self._make_room()
         rows = len(ticks.code)
         if self._out.shape[1] < rows:
             self._out = np.empty((self._features, max(rows, 4096, 2 * self._out.shape[1])))
-        order, starts, slots = group_by_slot(ticks.code, self._workspace)
+        order, starts, slots = groups or group_by_slot(ticks.code, self._workspace)
         state = self._state
         state.remember(slots)
         inputs = tuple(getattr(ticks, name) for name in self._kernel.feature_set.inputs)
@@ -295,23 +382,3 @@ class FeatureTask:
                 Block(value, hi - lo, int(ticks.message[lo]), int(ticks.message[hi - 1]), newest)
             )
         return blocks
-
-
-def _select(ticks: "TickColumns", rows: NDArray[np.bool_]) -> "TickColumns":
-    """Returns the ticks of some rows, as copies."""
-    return type(ticks)(**{field.name: getattr(ticks, field.name)[rows] for field in fields(ticks)})
-
-
-def _merge(
-    refused: list[Refusal], by_message: Mapping[int, list[int]], reasons: Mapping[int, str]
-) -> list[Refusal]:
-    """Adds refused rows to what is refused already, one `Refusal` a message."""
-    merged = {refusal.message: refusal for refusal in refused}
-    for message, rows in by_message.items():
-        before = merged.get(message)
-        if before is None or before.rows is None:
-            merged[message] = Refusal(message, tuple(rows), reasons[message])
-        else:
-            together = tuple(sorted({*before.rows, *rows}))
-            merged[message] = Refusal(message, together, f"{before.reason}; {reasons[message]}")
-    return [merged[message] for message in sorted(merged)]

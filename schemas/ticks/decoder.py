@@ -64,7 +64,7 @@ class TickDecoder:
         count = len(values)
         joined, starts = _join(values)
         kinds = self._kinds(count, content_types, only_rows)
-        latest = self._latest(count, timestamps_ms)
+        latest = latest_event_times(count, timestamps_ms)
         buf = np.frombuffer(joined, np.uint8)
         buffers, result, odd = self._buffers, self._result, self._odd
         buffers.reserve(len(joined) // _MIN_TICK_BYTES + 2, 0)
@@ -147,12 +147,18 @@ class TickDecoder:
             kinds[k] = OTHER
         return kinds
 
-    @staticmethod
-    def _latest(count: int, timestamps_ms: Int64Array | None) -> Int64Array:
-        if timestamps_ms is None:
-            return np.full(count, NO_LIMIT, np.int64)
-        known = np.minimum(timestamps_ms, _MAX_TIMESTAMP_MS) * 1_000_000 + MAX_AHEAD_NS
-        return np.where(timestamps_ms < 0, NO_LIMIT, known)
+
+def latest_event_times(count: int, timestamps_ms: Int64Array | None) -> Int64Array:
+    """Returns the largest event time that each record's timestamp allows.
+
+    Args:
+        count: Number of records.
+        timestamps_ms: int64 [count], milliseconds, -1 where unknown; None knows none.
+    """
+    if timestamps_ms is None:
+        return np.full(count, NO_LIMIT, np.int64)
+    known = np.minimum(timestamps_ms, _MAX_TIMESTAMP_MS) * 1_000_000 + MAX_AHEAD_NS
+    return np.where(timestamps_ms < 0, NO_LIMIT, known)
 
 
 def _join(values: Sequence[bytes | None]) -> tuple[bytes, Int64Array]:
