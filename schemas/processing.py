@@ -86,6 +86,8 @@ class Produced:
         refused: What could not be processed.
         late: What came too late; it goes to the late topic unchanged.
         duplicates: How many ticks were dropped because they had been there before.
+        dropped: How many were dropped for other reasons, by reason.
+        ticks: How many acceptable ticks there were; None where each gave a row.
         stage_seconds: Time spent by stage.
     """
 
@@ -94,6 +96,8 @@ class Produced:
     refused: Sequence[Refusal] = ()
     late: Sequence[Refusal] = ()
     duplicates: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    ticks: int | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from schemas.processing import Produced
+
 _BATCH_BUCKETS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 _SECONDS_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -19,11 +21,19 @@ class LoopMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._ticks_in = self._counter("ticks_in", "Ticks consumed, refused ones included")
-        self._rows_out = self._counter("rows_out", "Feature rows committed or to be committed")
+        self._rows_out = self._counter("rows_out", "Rows or bars committed or to be committed")
         self._messages = self._counter("messages_in", "Messages taken from the source topic")
         self._commits = self._counter("commits", "Committed transactions")
         self._aborts = self._counter("aborts", "Aborted transactions")
         self._dead_letters = self._counter("dead_letters", "Messages or ticks refused")
+        self._late = self._counter("late_ticks", "Ticks that came too late")
+        self._duplicates = self._counter("duplicate_ticks", "Ticks that had been there before")
+        self._dropped = Counter(
+            "mystocks_dropped_ticks",
+            "Ticks that count nowhere, by reason; they stay in the source topic",
+            ["reason"],
+            registry=self.registry,
+        )
         self._conflicts = self._counter(
             "symbol_partition_conflicts", "Symbols seen on more than one partition"
         )
@@ -87,13 +97,22 @@ class LoopMetrics:
             child = self._stage_totals[name] = self._stages.labels(name)
         child.observe(seconds)
 
-    def batch(self, rows: int, refused: int, messages: int, stages: dict[str, float]) -> None:
-        """A batch of one partition was computed."""
-        self._ticks_in.inc(rows + refused)
-        self._rows_out.inc(rows)
+    def batch(self, produced: Produced, messages: int) -> None:
+        """A batch of so many messages of one partition was computed."""
+        refused = sum(1 if r.rows is None else len(r.rows) for r in produced.refused)
+        ticks = produced.rows if produced.ticks is None else produced.ticks
+        self._ticks_in.inc(ticks + refused)
         self._messages.inc(messages)
-        self._batch_ticks.observe(rows)
-        for name, seconds in stages.items():
+        self._batch_ticks.observe(ticks)
+        self.produced(produced)
+
+    def produced(self, produced: Produced) -> None:
+        """Something was computed, from a batch or by the clock."""
+        self._rows_out.inc(sum(block.rows for block in produced.blocks))
+        self._duplicates.inc(produced.duplicates)
+        for reason, count in produced.dropped.items():
+            self._dropped.labels(reason).inc(count)
+        for name, seconds in produced.stage_seconds.items():
             self.stage(name, seconds)
 
     def newest(self, event_time_ns: int) -> None:
@@ -111,6 +130,10 @@ class LoopMetrics:
     def dead_letter(self, count: int) -> None:
         """So many messages or ticks were refused."""
         self._dead_letters.inc(count)
+
+    def late(self, count: int) -> None:
+        """So many ticks came too late."""
+        self._late.inc(count)
 
     def conflict(self, count: int) -> None:
         """So many symbols appeared on a second partition."""

@@ -9,25 +9,24 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from schemas.errors import MyStocksError
-from schemas.processing import Produced, Refusal
+from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
 from streams.kafka.batch import PartitionBatch, by_partition
+from streams.kafka.emission import Emission
 from streams.kafka.errors import (
     MembershipLostError,
     StateNotRestorableError,
     TransactionAbortedError,
     is_fenced,
 )
+from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import Output
-from streams.kafka.partition_run import PartitionRun
 from streams.kafka.ports import GroupConsumer, Table
-from streams.kafka.records import block_headers, dead_letter
 from streams.kafka.sizing import BatchSizer
 from streams.kafka.snapshots import encode_chunk
 from streams.metrics import LoopMetrics
@@ -42,43 +41,14 @@ _BUSY_S = 0.002
 _SNAPSHOT_BUDGET = 1024**2
 # State chunks in the last commit of a drain, which make the next start short.
 _DRAIN_BUDGET = 32 * 1024**2
-# A transaction with more output than this is committed even in a backlog.
-_MAX_TRANSACTION_BYTES = 64 * 1024**2
 # A broker that cannot commit for this many attempts in a row will not do so by itself.
 _MAX_ABORTS_IN_A_ROW = 20
+# How often tasks learn what time it is, so that they can act although nothing arrives.
+_CLOCK_EVERY_S = 0.2
 _COLLECT_GARBAGE_EVERY_S = 10.0
 _OBSERVE_EVERY_S = 1.0
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """What the loop reads, writes and is called.
-
-    Attributes:
-        source: Topic consumed.
-        output: Topic of the rows.
-        dead_letter: Topic of what is refused.
-        state: Topic of state chunks.
-        group: Consumer group.
-        partitions: Partition count of all of them.
-        set_hash: Identity of the computation.
-        backend: Where it runs, for block headers.
-        commit_interval_s: Longest time between commits in a backlog.
-        max_batch_bytes: Bound of message bytes in one batch.
-    """
-
-    source: str
-    output: str
-    dead_letter: str
-    state: str
-    group: str
-    partitions: int
-    set_hash: str
-    backend: str
-    commit_interval_s: float
-    max_batch_bytes: int
 
 
 class MicroBatchLoop:
@@ -93,23 +63,39 @@ class MicroBatchLoop:
         assignment: Assignment,
         table: Table,
         metrics: LoopMetrics,
+        archive: ArchiveWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """Prepares a loop that has not joined the group yet.
+
+        Args:
+            settings: Names and bounds.
+            consumer: Member of the group.
+            output: Where records and offsets go.
+            assignment: Which partitions are ours.
+            table: Follows the output.
+            metrics: Of this process.
+            archive: Keeps snapshots of the past; None keeps none.
+            clock: Monotonic time in seconds.
+            wall_clock: Nanoseconds since 1970 (UTC), for tasks that act by the clock.
+        """
         self._settings = settings
         self._consumer = consumer
         self._output = output
         self._assignment = assignment
         self._table = table
         self._metrics = metrics
+        self._archive = archive
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._emission = Emission(settings, output, metrics, clock)
         self._sizer = BatchSizer(settings.max_batch_bytes)
         self._stopping = False
         self._callback_error: MyStocksError | None = None
-        self._began = 0.0
-        self._pending_bytes = 0
         self._unpublished = False
         self._aborts = 0
-        self._collected = self._observed = clock()
+        self._collected = self._observed = self._told_time = clock()
 
     def stop(self) -> None:
         """Makes `run` finish what is in hand, commit and return."""
@@ -160,6 +146,7 @@ class MicroBatchLoop:
             messages, backlog = self._poll()
             if messages:
                 self._process(messages)
+            self._tell_time()
             if self._output.open:
                 self._finish_batch(settle=bool(messages) and not backlog, idle=not backlog)
         except TransactionAbortedError as error:
@@ -197,7 +184,10 @@ class MicroBatchLoop:
             return _BUSY_S
         if not self._output.open:
             return _IDLE_S
-        return max(0.0, self._began + self._settings.commit_interval_s - self._clock())
+        return self._emission.due_in_s
+
+    def _setting(self, name: str) -> str:
+        return f"MYSTOCKS_{self._settings.section.upper()}__{name}"
 
     def _is_data(self, message: Message) -> bool:
         error = message.error()
@@ -207,7 +197,7 @@ class MicroBatchLoop:
             raise MembershipLostError(
                 f"expected to be the member of group {self._settings.group} with this instance "
                 f"id, is it no more ({error.str()}); start the role again. If this goes on, two "
-                "processes have one slot (MYSTOCKS_FEATURES__SLOT)"
+                f"processes have one slot ({self._setting('SLOT')})"
             )
         run = self._assignment.runs.get(
             message.partition() if message.partition() is not None else -1
@@ -217,7 +207,7 @@ class MicroBatchLoop:
             raise StateNotRestorableError(
                 f"expected {self._settings.source} {run.partition} to hold offset "
                 f"{run.next.offset}, was deleted before it was processed; raise retention.bytes, "
-                "then restart the role, which applies MYSTOCKS_FEATURES__ON_UNRESTORABLE"
+                f"then restart the role, which applies {self._setting('ON_UNRESTORABLE')}"
             )
         if not lost:
             _log.warning("kafka", error=error.str(), code=error.name())
@@ -229,11 +219,10 @@ class MicroBatchLoop:
             run = self._assignment.runs[batch.partition]
             total += sum(map(len, batch.messages))
             produced = run.task.process(batch, run.next.row)
-            self._emit(run, batch, produced)
+            self._emission.emit(run, produced, batch)
             run.next.offset = batch.next_offset
             run.next.row += produced.rows
-            refused = sum(1 if r.rows is None else len(r.rows) for r in produced.refused)
-            self._metrics.batch(produced.rows, refused, len(batch), produced.stage_seconds)
+            self._metrics.batch(produced, len(batch))
         self._sizer.observe(len(messages), total)
 
     def _ours(self, messages: list[Message]) -> Iterator[PartitionBatch]:
@@ -252,48 +241,19 @@ class MicroBatchLoop:
             elif kept := [m for m in batch.messages if m.offset() >= run.next.offset]:
                 yield PartitionBatch(batch.partition, kept)
 
-    def _emit(self, run: PartitionRun, batch: PartitionBatch, produced: Produced) -> None:
-        settings = self._settings
-        began = self._clock()
-        if not self._output.open:
-            self._output.begin()
-            self._began, self._pending_bytes = began, 0
-        row = run.next.row
-        for block in produced.blocks:
-            self._output.produce(
-                self._settings.output,
-                block.value,
-                run.partition,
-                headers=block_headers(run, batch, block, row, settings.set_hash, settings.backend),
-                timestamp_ms=block.newest_time_ns // 1_000_000,
-            )
-            row += block.rows
-            self._metrics.newest(block.newest_time_ns)
-            self._pending_bytes += len(block.value)
-        for refused in produced.refused:
-            self._dead_letter(batch, refused)
-        self._metrics.stage("produce", self._clock() - began)
-
-    def _dead_letter(self, batch: PartitionBatch, refused: Refusal) -> None:
-        message = batch.messages[refused.message]
-        letter = dead_letter(batch, refused, self._settings.source, self._settings.group)
-        self._output.produce(
-            self._settings.dead_letter,
-            letter.value,
-            batch.partition,
-            key=letter.key,
-            headers=letter.headers,
-            timestamp_ms=max(message.timestamp()[1], 0),
-        )
-        self._pending_bytes += len(letter.value or b"")
-        self._metrics.dead_letter(len(refused.rows) if refused.rows is not None else 1)
-        _log.warning(
-            "dead letter",
-            topic=self._settings.source,
-            partition=batch.partition,
-            offset=message.offset(),
-            reason=refused.reason,
-        )
+    def _tell_time(self) -> None:
+        """Lets the tasks of live partitions act by the clock, in a transaction like a batch."""
+        now = self._clock()
+        if now - self._told_time < _CLOCK_EVERY_S:
+            return
+        self._told_time = now
+        for run in self._assignment.live:
+            wall_ns = self._wall_clock()
+            produced = run.task.on_clock(wall_ns)
+            if produced is not None:
+                run.clocked_by(wall_ns)
+                self._emission.emit(run, produced, None)
+                self._metrics.produced(produced)
 
     def _finish_batch(self, *, settle: bool, idle: bool) -> None:
         """Makes rows visible: by a commit, or at least once by settling them.
@@ -301,15 +261,12 @@ class MicroBatchLoop:
         Offsets committed at least once cost a round trip that no reader waits for, so those are
         committed only when due.
         """
-        if self._commit_is_due() or (idle and not self._output.visible_when_settled):
+        due = self._emission.due_in_s == 0
+        if due or (idle and not self._output.visible_when_settled):
             self._commit(_SNAPSHOT_BUDGET)
         elif settle:
             self._output.settle()
             self._unpublished = True
-
-    def _commit_is_due(self) -> bool:
-        late = self._clock() - self._began >= self._settings.commit_interval_s
-        return late or self._pending_bytes >= _MAX_TRANSACTION_BYTES
 
     def _commit(self, snapshot_budget: int, *, last: bool = False) -> None:
         began = self._clock()
@@ -318,17 +275,21 @@ class MicroBatchLoop:
         runs = [
             run
             for run in self._assignment.runs.values()
-            if run.advanced or (last and run.live and run.unsaved)
+            if run.advanced or run.clocked or (last and run.live and run.unsaved)
         ]
         budget = snapshot_budget
         for run in runs:
-            if budget <= 0:
-                break
-            for chunk, payload in run.task.due_chunks(math.inf if last else began, budget):
+            # What the clock has changed cannot be recomputed from the log.
+            if budget <= 0 and not run.clocked:
+                continue
+            due = run.task.due_chunks(math.inf if last else began, max(budget, 0))
+            for chunk, payload in due:
                 head = run.store(chunk, settings.set_hash, settings.partitions)
                 value = encode_chunk(head, payload)
                 self._output.produce(settings.state, value, run.partition, key=head.key)
                 budget -= len(value)
+        if self._archive is not None and snapshot_budget > 0:
+            self._archive.produce(self._output, [run for run in runs if run.advanced])
         stored = self._clock()
         offsets = [
             TopicPartition(

@@ -28,6 +28,7 @@ class PartitionRun:
         origin: Where its state began.
         live: Whether its messages are being processed, as opposed to restored.
         stored: Chunk number to `next_offset` of its stored version.
+        clock_ns: When the task last acted by the clock, ns since 1970 (UTC); 0 is not yet.
         gap_end: First offset after the last gap that was seen in the log; -1 is none.
     """
 
@@ -40,6 +41,8 @@ class PartitionRun:
         self.committed = Progress(0, 0)
         self.stored: dict[int, int] = {}
         self.gap_end = -1
+        self.clock_ns = 0
+        self._committed_clock_ns = 0
         self._storing: dict[int, int] = {}
 
     def start_at(self, offset: int, row: int, origin: str) -> None:
@@ -53,6 +56,15 @@ class PartitionRun:
         return self.next.offset != self.committed.offset
 
     @property
+    def clocked(self) -> bool:
+        """Whether the task has acted by the clock since the last commit."""
+        return self.clock_ns != self._committed_clock_ns
+
+    def clocked_by(self, now_ns: int) -> None:
+        """Notes that the task has acted by the clock, always at a time of its own."""
+        self.clock_ns = max(now_ns, self.clock_ns + 1)
+
+    @property
     def unsaved(self) -> bool:
         """Whether a restart would have to replay messages, since not all state is stored."""
         offset, _ = self.task.resume_point(self.next.offset, self.next.row)
@@ -63,14 +75,24 @@ class PartitionRun:
         resume, row = self.task.resume_point(self.next.offset, self.next.row)
         stored = self.stored | self._storing
         newest = max(stored.values(), default=0)
-        return CommitMark(self.next.row, self.origin, resume, row, len(stored), newest, set_hash)
+        return CommitMark(
+            self.next.row,
+            self.origin,
+            resume,
+            row,
+            len(stored),
+            newest,
+            set_hash,
+            self.clock_ns,
+        )
 
     def is_committed_by(self, mark: CommitMark | None, set_hash: str) -> bool:
         """Whether a commit is the one that this partition's state stands at."""
-        return mark is not None and (mark.row, mark.origin, mark.set_hash) == (
+        return mark is not None and (mark.row, mark.origin, mark.set_hash, mark.clock_ns) == (
             self.committed.row,
             self.origin,
             set_hash,
+            self._committed_clock_ns,
         )
 
     def store(self, chunk: int, set_hash: str, partitions: int) -> ChunkHeader:
@@ -89,6 +111,7 @@ class PartitionRun:
     def commit(self) -> None:
         """The transaction has committed."""
         self.committed = Progress(self.next.offset, self.next.row)
+        self._committed_clock_ns = self.clock_ns
         self.stored |= self._storing
         self._storing.clear()
         self.task.commit()
@@ -96,5 +119,6 @@ class PartitionRun:
     def rollback(self) -> None:
         """The transaction was aborted: back to the last commit."""
         self.next = Progress(self.committed.offset, self.committed.row)
+        self.clock_ns = self._committed_clock_ns
         self._storing.clear()
         self.task.rollback()

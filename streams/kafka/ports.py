@@ -12,6 +12,19 @@ class PartitionTask(Protocol):
     def process(self, batch: MessageBatch, first_row: int) -> Produced:
         """Advances the state over a batch and returns its rows, numbered from `first_row`."""
 
+    def on_clock(self, now_ns: int) -> Produced | None:
+        """Acts by the clock: called a few times a second, whether or not anything arrives.
+
+        The log does not say when this happened, so a replay does not repeat it: `due_chunks` must
+        then return every chunk that it changed, before the next commit.
+
+        Args:
+            now_ns: Wall clock, nanoseconds since 1970 (UTC).
+
+        Returns:
+            Blocks to write, without numbered rows; None where nothing was changed.
+        """
+
     def replay(self, batch: MessageBatch, first_row: int) -> int:
         """Advances restored state over a batch without output.
 
@@ -41,7 +54,8 @@ class PartitionTask(Protocol):
 
         Args:
             now: Monotonic time in seconds.
-            budget_bytes: At most about this much, but at least one chunk where any is due.
+            budget_bytes: At most about this much. Chunks that the clock has changed since the last
+                commit are returned whatever it is, with those that have to be stored before them.
         """
 
     def load_chunk(self, chunk: int, payload: bytes, next_offset: int) -> None:

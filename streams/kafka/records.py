@@ -8,24 +8,32 @@ from streams.kafka.partition_run import PartitionRun
 
 
 def block_headers(
-    run: PartitionRun, batch: PartitionBatch, block: Block, row: int, set_hash: str, backend: str
+    run: PartitionRun,
+    batch: PartitionBatch | None,
+    block: Block,
+    row: int | None,
+    set_hash: str,
+    backend: str,
 ) -> list[tuple[str, bytes]]:
     """Returns the headers of an output block.
 
     Args:
         run: Partition of the block.
-        batch: The messages that its rows came from.
+        batch: The messages that its rows came from; None where the clock was the cause.
         block: The block.
-        row: Identity of its first row.
+        row: Identity of its first row; None where rows are not numbered.
         set_hash: Identity of the computation.
         backend: Where it ran.
     """
-    messages = batch.messages
+    headers = [(names.ROWS, b"%d" % block.rows)]
+    if row is not None:
+        headers.insert(0, (names.FIRST_ROW, b"%d" % row))
+    if batch is not None:
+        first, last = (batch.messages[i] for i in (block.first_message, block.last_message))
+        headers.append((names.SOURCE_FIRST_OFFSET, b"%d" % first.offset()))
+        headers.append((names.SOURCE_LAST_OFFSET, b"%d" % last.offset()))
     return [
-        (names.FIRST_ROW, b"%d" % row),
-        (names.ROWS, b"%d" % block.rows),
-        (names.SOURCE_FIRST_OFFSET, b"%d" % messages[block.first_message].offset()),
-        (names.SOURCE_LAST_OFFSET, b"%d" % messages[block.last_message].offset()),
+        *headers,
         (names.SET_HASH, set_hash.encode()),
         (names.ORIGIN, run.origin.encode()),
         (names.BACKEND, backend.encode()),

@@ -89,6 +89,8 @@ class CommitMark:
         chunks: How many chunks are stored.
         stored: Highest `next_offset` among them, 0 where there is none.
         set_hash: Identity of the computation.
+        clock_ns: When the task last acted by the clock, which moves no offset; 0 is never since
+            the partition was assigned.
     """
 
     row: int
@@ -98,6 +100,7 @@ class CommitMark:
     chunks: int
     stored: int
     set_hash: str
+    clock_ns: int = 0
 
     def encode(self) -> str:
         """Returns the metadata text."""
@@ -108,6 +111,8 @@ class CommitMark:
         """Returns the mark, or None where the commit was made by another program."""
         try:
             raw = json.loads(text or "")
+            # Marks of versions without a clock lack its field.
+            raw.setdefault("clock_ns", 0)
             return cls(**{field.name: raw[field.name] for field in fields(cls)})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None

@@ -26,34 +26,25 @@ PARTITIONS = 4
 READY_S = 60.0
 
 
-class FeaturesRig:
-    """A feature set of its own, with or without a running role."""
+class RoleRig:
+    """A role in a process of its own, or none, and its source topic.
 
-    def __init__(
-        self,
-        name: str,
-        kafka: str,
-        redis: str,
-        data_dir: Path,
-        group: dict[str, object] | None = None,
-        **features: object,
-    ) -> None:
-        features.setdefault("source_topic", f"{name}.ticks")
-        self.settings: Settings = load_settings(
-            kafka={"bootstrap_servers": kafka, "partitions": PARTITIONS} | (group or {}),
-            redis={"url": redis},
-            data_dir=data_dir,
-            features={"name": name, **features},
-        )
-        self.kafka = kafka
-        self.source = self.settings.features.source_topic
-        self.output = features_topic(name)
+    Args:
+        role: Name of the role.
+        settings: Of the process.
+        source: Topic that it reads.
+    """
+
+    def __init__(self, role: str, settings: Settings, source: str) -> None:
+        self.role = role
+        self.settings = settings
+        self.source = source
+        self.kafka = settings.kafka.bootstrap_servers
         self.process: subprocess.Popen | None = None
         self.metrics_url = ""
         self.lines: list[str] = []
-        ensure_topics(self.settings, topic_specs(self.settings, frozenset({"features"})))
         self._producer = Producer(
-            {"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5}
+            {"bootstrap.servers": self.kafka, "enable.idempotence": True, "linger.ms": 5}
         )
 
     def start(self) -> None:
@@ -61,7 +52,7 @@ class FeaturesRig:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MYSTOCKS_")}
         environment |= self.settings.as_environment() | {"MYSTOCKS_LOG__FORMAT": "json"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mystocks.roles", "features"],
+            [sys.executable, "-m", "mystocks.roles", self.role],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -117,6 +108,30 @@ class FeaturesRig:
             for sample in family.samples
             if sample.name == name
         )
+
+
+class FeaturesRig(RoleRig):
+    """A feature set of its own, with or without a running role."""
+
+    def __init__(
+        self,
+        name: str,
+        kafka: str,
+        redis: str,
+        data_dir: Path,
+        group: dict[str, object] | None = None,
+        **features: object,
+    ) -> None:
+        features.setdefault("source_topic", f"{name}.ticks")
+        settings = load_settings(
+            kafka={"bootstrap_servers": kafka, "partitions": PARTITIONS} | (group or {}),
+            redis={"url": redis},
+            data_dir=data_dir,
+            features={"name": name, **features},
+        )
+        super().__init__("features", settings, settings.features.source_topic)
+        self.output = features_topic(name)
+        ensure_topics(self.settings, topic_specs(self.settings, frozenset({"features"})))
 
     def await_rows(self, count: int, timeout_s: float = 60.0) -> "Rows":
         """Reads the features topic until it holds `count` rows, read_committed."""

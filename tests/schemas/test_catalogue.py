@@ -127,3 +127,14 @@ def test_any_text_is_a_symbol_or_has_a_problem_in_words(text):
     problem = symbol_problem(text)
     assert (problem is None) == accepted
     assert problem is None or problem.isprintable()
+
+
+def test_ticks_have_a_topic_of_their_own_where_the_feature_set_is_on_bars():
+    on_bars = load_settings(features={"name": "bars_1m", "source_topic": "market.bars.1m"})
+    assert topics.carries_bars("market.bars.1m")
+    assert topics.carries_bars("market.bars.5m.replay.a")
+    assert not topics.carries_bars("market.ticks")
+    assert topics.ticks_topic(on_bars) == "market.ticks"
+    names = {spec.name for spec in topics.topic_specs(on_bars, frozenset({"features"}))}
+    assert {"market.ticks", "market.ticks.late", "market.bars.1m", "market.bars.1m.late"} <= names
+    assert topics.ticks_topic(load_settings(features={"source_topic": "own.ticks"})) == "own.ticks"

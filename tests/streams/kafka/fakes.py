@@ -1,9 +1,12 @@
 """An in-memory Kafka behind the ports of the loop, with scripted rebalances and crashes."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
@@ -11,11 +14,14 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
 from streams.kafka.assignment import Assignment
 from streams.kafka.errors import TransactionAbortedError
-from streams.kafka.loop import LoopSettings, MicroBatchLoop
+from streams.kafka.loop import MicroBatchLoop
+from streams.kafka.loop_settings import LoopSettings
+from streams.kafka.ports import PartitionTask
 from streams.kafka.restore import Restorer
 from streams.metrics import LoopMetrics
 
-SOURCE, OUTPUT, DEAD, STATE, GROUP = "ticks", "features.t", "ticks.dead-letter", "g.state", "g"
+SOURCE, OUTPUT, STATE, GROUP = "ticks", "features.t", "g.state", "g"
+DEAD, LATE, CLOCK = "ticks.dead-letter", "ticks.late", "clock"
 
 # At most this many messages of a partition in one poll, so that partitions take turns.
 _FETCH = 2
@@ -58,6 +64,7 @@ class Broker:
         value: bytes | None,
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int = 0,
     ) -> None:
         log = self.log(topic, partition)
         log.append(
@@ -68,12 +75,16 @@ class Broker:
                 key=key,
                 value=value,
                 headers=list(headers) or None,
-                timestamp=(1, 0),
+                timestamp=(1, timestamp_ms),
             )
         )
 
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         self.low[topic, partition] = offset
+
+    def announcements(self, partition: int) -> list[dict]:
+        """Returns everything that the clock had written."""
+        return [row for m in self.log(CLOCK, partition) for row in json.loads(m.value())]
 
     def rows(self, partition: int) -> list[tuple[int, dict]]:
         """Returns (row identity, row) of everything committed to the output topic."""
@@ -248,12 +259,19 @@ class FakeOutput:
 
 
 class SumTask:
-    """Adds up prices by symbol; a message is ``symbol:price``, anything else is refused."""
+    """Adds up prices by symbol; a message is ``symbol:price``, anything else is refused.
+
+    A message ``late:symbol`` comes too late. With `by_clock` the clock announces every sum that
+    changed since its last announcement, and numbers the announcements of a symbol.
+    """
 
     CHUNK = 2
 
-    def __init__(self, partition: int, broker: Broker | None = None) -> None:
+    def __init__(
+        self, partition: int, broker: Broker | None = None, by_clock: bool = False
+    ) -> None:
         self._broker = broker
+        self._by_clock = by_clock
         self.partition = partition
         self.reset()
 
@@ -261,20 +279,25 @@ class SumTask:
         self.sums: dict[str, float] = {}
         self.last: dict[str, int] = {}
         self.known_until: dict[str, int] = {}
+        self.announced: dict[str, tuple[int, float]] = {}
         self.dirty: dict[int, tuple[int, int]] = {}
-        self._saved: tuple[dict, dict] | None = None
+        self._clocked: set[int] = set()
+        self._next = (0, 0)
+        self._saved: tuple[dict, dict, dict] | None = None
         self._storing: list[int] = []
         self._touched: set[str] = set()
 
     def process(self, batch: MessageBatch, first_row: int) -> Produced:
         self._reach("kernel")
-        if self._saved is None:
-            self._saved = (dict(self.sums), dict(self.last))
-        rows, refused, sources = [], [], []
+        self._save()
+        rows, refused, sources, late = [], [], [], []
         for i, value in enumerate(batch.values):
             symbol, _, price = (value or b"").decode().partition(":")
             if not price:
                 refused.append(Refusal(i, None, "expected symbol:price"))
+                continue
+            if symbol == "late":
+                late.append(Refusal(i, (0,), "late: by order"))
                 continue
             self._add(symbol, float(price), int(batch.offsets[i]), first_row + len(rows))
             rows.append({"symbol": symbol, "sum": self.sums[symbol]})
@@ -282,17 +305,38 @@ class SumTask:
         blocks = []
         if rows:
             blocks.append(Block(json.dumps(rows).encode(), len(rows), sources[0], sources[-1], 1))
-        return Produced(len(rows), blocks, refused)
+        self._next = (int(batch.offsets[-1]) + 1, first_row + len(rows))
+        return Produced(len(rows), blocks, refused, late)
+
+    def on_clock(self, now_ns: int) -> Produced | None:
+        if not self._by_clock:
+            return None
+        changed = {s: x for s, x in self.sums.items() if self.announced.get(s, (0, 0.0))[1] != x}
+        if not changed:
+            return None
+        self._reach("clock")
+        self._save()
+        rows = []
+        for symbol, total in changed.items():
+            number = self.announced.get(symbol, (0, 0.0))[0] + 1
+            self.announced[symbol] = (number, total)
+            rows.append({"symbol": symbol, "number": number, "sum": total})
+            chunk = list(self.sums).index(symbol) // self.CHUNK
+            self._clocked.add(chunk)
+            self.dirty.setdefault(chunk, self._next)
+        value = json.dumps(rows).encode()
+        return Produced(blocks=[Block(value, len(rows), 0, 0, now_ns, CLOCK)])
 
     def replay(self, batch: MessageBatch, first_row: int) -> int:
         rows = 0
         for i, value in enumerate(batch.values):
             symbol, _, price = (value or b"").decode().partition(":")
-            if price:
+            if price and symbol != "late":
                 offset = int(batch.offsets[i])
                 if offset >= self.known_until.get(symbol, 0):
                     self._add(symbol, float(price), offset, first_row + rows)
                 rows += 1
+        self._next = (int(batch.offsets[-1]) + 1, first_row + rows)
         return rows
 
     def shift_rows(self, distance: int) -> None:
@@ -304,25 +348,33 @@ class SumTask:
         for chunk in self._storing:
             self.dirty.pop(chunk, None)
         self._storing = []
+        self._clocked.clear()
 
     def rollback(self) -> None:
         if self._saved is not None:
-            self.sums, self.last = self._saved
+            self.sums, self.last, self.announced = self._saved
         self._saved, self._storing = None, []
+        self._clocked.clear()
 
     def resume_point(self, offset: int, row: int) -> tuple[int, int]:
         unstored = [point for chunk, point in self.dirty.items() if chunk not in self._storing]
         return min(unstored, default=(offset, row))
 
     def due_chunks(self, now: float, budget_bytes: int) -> list[tuple[int, bytes]]:
-        """Stores one changed chunk per commit, so that stored chunks have different ages."""
-        chunks = sorted(self.dirty)[:1]
+        """Stores one changed chunk per commit, so that stored chunks have different ages.
+
+        What the clock changed is stored at once, and with it what has to be loaded before it.
+        """
+        chunks = sorted(self.dirty)[:1] if budget_bytes > 0 else []
+        chunks += [c for c in sorted(self.dirty) if c <= max(self._clocked, default=-1)]
+        chunks = sorted(set(chunks))
         self._storing = chunks
         return [(chunk, self._encode(chunk)) for chunk in chunks]
 
     def load_chunk(self, chunk: int, payload: bytes, next_offset: int) -> None:
-        for symbol, total, row in json.loads(payload):
+        for symbol, total, row, *announced in json.loads(payload):
             self.sums[symbol], self.last[symbol] = total, row
+            self.announced[symbol] = tuple(announced)
             self.known_until[symbol] = next_offset
 
     def take_latest(self) -> LatestRows | None:
@@ -351,7 +403,14 @@ class SumTask:
 
     def _encode(self, chunk: int) -> bytes:
         names = list(self.sums)[chunk * self.CHUNK : (chunk + 1) * self.CHUNK]
-        return json.dumps([[s, self.sums[s], self.last.get(s, -1)] for s in names]).encode()
+        rows = [
+            [s, self.sums[s], self.last.get(s, -1), *self.announced.get(s, (0, 0.0))] for s in names
+        ]
+        return json.dumps(rows).encode()
+
+    def _save(self) -> None:
+        if self._saved is None:
+            self._saved = (dict(self.sums), dict(self.last), dict(self.announced))
 
     def _reach(self, step: str) -> None:
         if self._broker is not None:
@@ -385,6 +444,10 @@ class Rig:
     broker: Broker
     policy: str = "fail"
     set_hash: str = "h"
+    by_clock: bool = False
+    rows_before_commits: bool = False
+    seconds_a_look: float = 0.006
+    new_task: Callable[[int], PartitionTask] | None = None
     table: FakeTable = field(init=False)
     consumer: FakeConsumer = field(init=False)
     loop: MicroBatchLoop = field(init=False)
@@ -409,16 +472,21 @@ class Rig:
                 partitions=broker.partitions,
                 set_hash=self.set_hash,
                 policy=self.policy,
+                rows_before_commits=self.rows_before_commits,
             ),
-            new_task=lambda partition: SumTask(partition, broker),
+            new_task=self.new_task or (lambda p: SumTask(p, broker, self.by_clock)),
             metrics=metrics,
             incremental=True,
         )
+        # By default tasks are told the time every few steps.
+        clock = partial(next, count(step=self.seconds_a_look)) if self.by_clock else time.monotonic
         self.loop = MicroBatchLoop(
             LoopSettings(
+                section="features",
                 source=SOURCE,
                 output=OUTPUT,
                 dead_letter=DEAD,
+                late=LATE,
                 state=STATE,
                 group=GROUP,
                 partitions=broker.partitions,
@@ -432,6 +500,7 @@ class Rig:
             assignment=self.assignment,
             table=self.table,
             metrics=metrics,
+            clock=clock,
         )
         self.loop.start()
 
@@ -455,9 +524,9 @@ class Rig:
         raise AssertionError("the loop does not come to an end")
 
 
-def fill(broker: Broker, count: int = 60) -> None:
+def fill(broker: Broker, messages: int = 60) -> None:
     """Writes ticks of five symbols a partition, and some garbage."""
-    for i in range(count):
+    for i in range(messages):
         partition = i % broker.partitions
         if i % 17 == 5:
             broker.append(SOURCE, partition, b"garbage")

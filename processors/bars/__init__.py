@@ -1,0 +1,1 @@
+"""Bars from ticks by event time: calendars, kernel, state of a partition, task."""

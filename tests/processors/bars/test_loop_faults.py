@@ -1,0 +1,145 @@
+"""Every bar exactly once, whatever happens at whichever step of the loop, by the clock or not.
+
+Peers forget timers over a restart (bytewax #138) or never close (quixstreams #790).
+"""
+
+from functools import partial
+
+import pytest
+
+from processors.bars.rules import BarRules
+from processors.bars.task import BarTask
+from schemas.bars import decode_bars
+from schemas.ticks import SymbolTable, TickDecoder
+from streams.kafka.errors import TransactionAbortedError
+from tests.processors.bars.rig import SECOND, Bar, calendars, last_revisions, tick
+from tests.streams.kafka.fakes import LATE, SOURCE, Broker, CrashError, Rig
+from tests.streams.kafka.test_loop_faults import crash_at
+
+INTERVALS = ("1s", "1m")
+STEPS = (
+    "consume",
+    "begin",
+    "produce",
+    "settle",
+    "snapshot",
+    "before commit",
+    "after commit",
+)
+T0 = 1_700_002_800 * SECOND
+DECODER = TickDecoder()
+
+
+def new_task(partition: int, rules: BarRules) -> BarTask:
+    return BarTask(
+        partition,
+        rules,
+        calendars(),
+        DECODER,
+        INTERVALS,
+        partial(SymbolTable, 100),
+        # Every look at the clock but the first after a tick closes bars.
+        idle_timeout_ns=1,
+        snapshot_interval_s=0.001,
+    )
+
+
+def filled() -> Broker:
+    """A broker with ticks of three symbols a partition, some of them late."""
+    broker = Broker()
+    for i in range(60):
+        partition = i % 2
+        time = T0 + (i // 6) * 7 * SECOND - (40 * SECOND if i % 23 == 20 else 0)
+        value = tick(f"S{partition}{i % 3}", time, 1.0 + i)
+        broker.append(SOURCE, partition, value, timestamp_ms=time // 1_000_000)
+    return broker
+
+
+def bars(broker: Broker) -> list[Bar]:
+    found = []
+    for interval in INTERVALS:
+        for partition in (0, 1):
+            for message in broker.log(interval, partition):
+                names, columns = decode_bars(message.value())
+                for i, code in enumerate(columns.code.tolist()):
+                    numbers = (
+                        columns.start_time, columns.end_time, columns.open, columns.high,
+                        columns.low, columns.close, columns.volume, columns.amount,
+                        columns.trades, columns.revision,
+                    )  # fmt: skip
+                    row = (column[i].item() for column in numbers)
+                    found.append(Bar(names[code], interval, *row))
+    return found
+
+
+def run(broker: Broker, **rules: object) -> None:
+    task = partial(new_task, rules=BarRules.of(INTERVALS, allowed_lateness_ns=0, **rules))
+    rig = Rig(broker, by_clock=True, new_task=task)
+    rig.assign(0, 1)
+    rig.settle()
+    # Until the clock has closed everything.
+    rig.steps(40)
+
+
+def outcome(broker: Broker) -> tuple[dict, list]:
+    """Returns the bars that count, without their revision, and what was late."""
+    counting = {key: bar._replace(revision=0) for key, bar in last_revisions(bars(broker)).items()}
+    late = [message.value() for partition in (0, 1) for message in broker.log(LATE, partition)]
+    return counting, late
+
+
+def undisturbed(**rules: object) -> tuple[dict, list]:
+    broker = filled()
+    run(broker, **rules)
+    return outcome(broker)
+
+
+@pytest.mark.parametrize("late_ticks", ["late_topic", "correct"])
+def test_the_clock_closes_what_the_last_ticks_left_open(late_ticks):
+    counting, late = undisturbed(late_ticks=late_ticks)
+    trades = sum(bar.trades for bar in counting.values() if bar.interval == "1m")
+    assert trades + len(late) == 60
+    assert bool(late) == (late_ticks == "late_topic")
+
+
+@pytest.mark.parametrize("late_ticks", ["late_topic", "correct"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_step_neither_loses_nor_doubles_a_bar(step, late_ticks):
+    expected = undisturbed(late_ticks=late_ticks)
+    broker = filled()
+    run(broker, late_ticks=late_ticks)
+    hits = broker.reached[step]
+    assert hits > 3
+    # Every hit is tried with a simpler task, see tests/streams/kafka/test_clock.py.
+    for hit in range(1, hits + 1, max(1, hits // 12)):
+        broker = filled()
+        crash_at(broker, step, hit)
+        try:
+            run(broker, late_ticks=late_ticks)
+        except CrashError:
+            broker.faults.clear()
+            run(broker, late_ticks=late_ticks)
+        assert outcome(broker) == expected, f"{step} {hit}"
+
+
+@pytest.mark.parametrize("step", ["begin", "produce", "snapshot", "before commit"])
+def test_aborts_neither_lose_nor_double_a_bar(step, monkeypatch):
+    monkeypatch.setattr("streams.kafka.loop.time.sleep", lambda _seconds: None)
+    broker = filled()
+
+    def abort_sometimes(hit: int) -> None:
+        if hit % 3 == 1 and hit < 40:
+            raise TransactionAbortedError("injected")
+
+    broker.faults[step] = abort_sometimes
+    run(broker)
+    assert broker.reached["abort"]
+    assert outcome(broker) == undisturbed()
+
+
+def test_a_restart_repeats_nothing_that_the_clock_closed():
+    broker = filled()
+    run(broker)
+    before = bars(broker)
+    run(broker)
+    assert bars(broker) == before
