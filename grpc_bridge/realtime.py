@@ -12,6 +12,7 @@ from grpc_bridge.group_progress import GroupProgress
 from grpc_bridge.handlers import Duplex, Method, ServerStream, Unary
 from grpc_bridge.market_stream import MarketStream
 from grpc_bridge.registry import StreamRegistry
+from grpc_bridge.replay_market_data import ReplayMarketData
 from grpc_bridge.stream_stats import stream_stats
 from grpc_bridge.subscribe_features import subscribe_features
 from grpc_bridge.tick_sink import TickSink
@@ -30,6 +31,7 @@ class IntegratedRealTimeService:
         progress: Knows how far the features group is.
         get_features: Reads the table.
         compute: Asks role `compute`.
+        replay: Asks role `replay`, and reads ticks of the past.
     """
 
     descriptor = realtime_pb2.DESCRIPTOR.services_by_name["RealTimeService"]
@@ -45,6 +47,7 @@ class IntegratedRealTimeService:
         progress: GroupProgress,
         get_features: GetFeatures,
         compute: ComputeFeatures,
+        replay: ReplayMarketData,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -52,11 +55,13 @@ class IntegratedRealTimeService:
         self._hub = hub
         self._progress = progress
         self._get_features = get_features
+        self._replay = replay
         self.methods: Mapping[str, Method] = {
             "StreamMarketData": Duplex(self.stream_market_data),
             "SubscribeFeatures": ServerStream(self.subscribe_features),
             "ComputeFeatures": Unary(compute.handle, raw=True),
             "GetFeatures": Unary(self.get_features),
+            "ReplayMarketData": ServerStream(self.replay_market_data),
             "GetStreamStats": Unary(self.get_stream_stats),
         }
 
@@ -80,6 +85,17 @@ class IntegratedRealTimeService:
                 entry.progress = subscription
 
             responses = subscribe_features(self._hub, request, stands)
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    await context.write(response)
+                    entry.touch()
+
+    async def replay_market_data(
+        self, request: realtime_pb2.ReplayMarketDataRequest, context: Context
+    ) -> None:
+        """Ticks or features of the past, paced by event time."""
+        async with self._registry.stream(context.peer(), "ReplayMarketData") as entry:
+            responses = self._replay.responses(request)
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     await context.write(response)

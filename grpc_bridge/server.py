@@ -18,6 +18,7 @@ from grpc_bridge.metrics import BridgeMetrics
 from grpc_bridge.ml import IntegratedMLService
 from grpc_bridge.realtime import IntegratedRealTimeService
 from grpc_bridge.registry import StreamRegistry
+from grpc_bridge.replay_market_data import ReplayMarketData
 from grpc_bridge.tick_sink import TickSink
 from schemas.errors import UnavailableError
 from schemas.settings import GrpcSettings, Settings
@@ -45,6 +46,7 @@ class BridgeServer:
         self._progress = GroupProgress(settings)
         self._compute = ComputeFeatures(settings)
         self._get_features = GetFeatures(settings, self._hub)
+        self._replay = ReplayMarketData(settings)
         services: list[Service] = [
             IntegratedRealTimeService(
                 settings,
@@ -54,6 +56,7 @@ class BridgeServer:
                 progress=self._progress,
                 get_features=self._get_features,
                 compute=self._compute,
+                replay=self._replay,
             ),
             IntegratedBacktestService(),
             IntegratedMLService(),
@@ -107,6 +110,7 @@ class BridgeServer:
         await self._hub.close()
         await self._progress.close()
         await self._get_features.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._replay.close)
 
 
 def _options(settings: GrpcSettings) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from grpc_bridge.tick_sender import UNKNOWN_OFFSET, TickRequest, TickSender
 from schemas.requests import Code, RequestFailedError
 from schemas.settings import Settings
 from schemas.ticks.splitter import SplitTicks, TickRecord, TickSplitter
-from schemas.topics import MAX_MESSAGE_BYTES
+from schemas.topics import MAX_MESSAGE_BYTES, ticks_topic
 from streams.kafka.admin import admin_client, partition_count
 from streams.kafka.clients import CALL_TIMEOUT_S, producer
 from streams.kafka.errors import kafka_error
@@ -54,7 +54,7 @@ class TickSink:
     def __init__(self, settings: Settings, metrics: BridgeMetrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._topic = settings.features.source_topic
+        self._topic = ticks_topic(settings)
         self._limit = settings.grpc.unacknowledged_bytes
         self._waiting: list[tuple[TickRequest, bytes]] = []
         self._waiting_bytes = 0

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from schemas.bars_settings import BarsSettings
 from schemas.errors import ConfigurationError
 from schemas.settings_errors import Sources, check_keys, explain_validation_error
 
@@ -181,7 +182,7 @@ class FeatureSettings(_Section):
 
     Attributes:
         name: Names the topic ``features.<name>``, the Redis table and the consumer group.
-        source_topic: Where the ticks come from.
+        source_topic: Where the ticks come from, or the bars: ``market.bars.<interval>``.
         indicators: For example ``sma_20``; from the environment separated by commas.
         profile: Conventions of the indicators: TA-Lib's or those of Chinese terminals.
         output_dtype: Precision of the features as written.
@@ -190,10 +191,19 @@ class FeatureSettings(_Section):
         guarantee: Delivery guarantee.
         placement: Whether ticks on a partition that murmur2 would not choose are refused.
         max_symbols: Per partition; ticks of further symbols are refused.
+        allowed_lateness_ms: A tick that is further than this behind the newest believed tick of its
+            symbol is late and gets no row; None takes every tick, in the order of the log.
+        max_jump_s: A tick that is further ahead is believed only once its symbol's next tick
+            confirms it.
+        drop_duplicates: Whether a tick with symbol, sequence and event time of an earlier one gets
+            no row.
+        duplicate_window: How many ticks of a symbol are remembered to recognise duplicates.
+        bar_revisions: Of a set on bars: whether a bar's corrections are passed over, or get rows.
         on_unrestorable: What to do when state exists but cannot be restored.
         commit_interval_ms: Longest time between two commits while ticks arrive.
         max_batch_bytes: Upper bound of message bytes in one micro-batch.
         snapshot_interval_s: Every part of the state is written at least this often.
+        archive_state: Whether a snapshot a day is kept, from which a replay can begin.
         transaction_timeout_ms: After this the broker aborts a transaction left open.
         slot: Number of this process among those of the feature set; None takes a free one.
     """
@@ -216,11 +226,17 @@ class FeatureSettings(_Section):
     guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     placement: Literal["any", "strict"] = "any"
     max_symbols: int = Field(default=100_000, ge=1, le=10_000_000)
+    allowed_lateness_ms: int | None = Field(default=None, ge=0, le=31 * 86_400_000)
+    max_jump_s: float = Field(default=300.0, gt=0, le=366 * 86_400)
+    drop_duplicates: bool = False
+    duplicate_window: int = Field(default=16, ge=1, le=4096)
+    bar_revisions: Literal["first", "every"] = "first"
     on_unrestorable: Literal["fail", "warmup", "rebuild"] = "fail"
     commit_interval_ms: int = Field(default=100, ge=1, le=60_000)
     # What a batch touches should stay in a core's cache.
     max_batch_bytes: int = Field(default=2 * 1024**2, ge=1024, le=1024**3)
     snapshot_interval_s: float = Field(default=30.0, gt=0, le=86_400)
+    archive_state: bool = True
     transaction_timeout_ms: int = Field(default=10_000, ge=1000, le=_MAX_TRANSACTION_TIMEOUT_MS)
     slot: int | None = Field(default=None, ge=0, le=9999)
 
@@ -315,6 +331,20 @@ class ComputeSettings(_Section):
     max_log_ticks: int = Field(default=10_000_000, ge=1)
 
 
+class HistorySettings(_Section):
+    """Reading topics by event time, with a cache on disk (``<data_dir>/history``).
+
+    Attributes:
+        cache_bytes: Most bytes of the cache; what was not used for longest goes first.
+        segment_bytes: Records that are collected in memory before they are written to the cache.
+        max_result_bytes: Largest block that one reading may return.
+    """
+
+    cache_bytes: int = Field(default=8 * 1024**3, ge=0)
+    segment_bytes: int = Field(default=64 * 1024**2, ge=64 * 1024, le=1024**3)
+    max_result_bytes: int = Field(default=4 * 1024**3, ge=1024**2)
+
+
 class GpuSettings(_Section):
     """Bounds on the use of a GPU: the fraction is of its total memory, and a hard cap."""
 
@@ -361,9 +391,11 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     features: FeatureSettings = FeatureSettings()
+    bars: BarsSettings = BarsSettings()
     metrics: MetricsSettings = MetricsSettings()
     grpc: GrpcSettings = GrpcSettings()
     compute: ComputeSettings = ComputeSettings()
+    history: HistorySettings = HistorySettings()
     gpu: GpuSettings = GpuSettings()
     backtest: BacktestSettings = BacktestSettings()
     training: TrainingSettings = TrainingSettings()
@@ -377,6 +409,11 @@ class Settings(BaseSettings):
     def features_group(self) -> str:
         """Consumer group of the feature set, ``<environment>.features.<name>``."""
         return f"{self.environment}.features.{self.features.name}"
+
+    @property
+    def bars_group(self) -> str:
+        """Consumer group of the `bars` role, ``<environment>.bars``."""
+        return f"{self.environment}.bars"
 
     def as_environment(self) -> dict[str, str]:
         """Returns what was set explicitly as environment variables, secrets in clear.

@@ -67,6 +67,22 @@ def bars_topic(interval: str) -> str:
     return f"market.bars.{interval}"
 
 
+def carries_bars(topic: str) -> bool:
+    """Tells whether the records of a topic are blocks of bars, also those of a replay."""
+    return topic.startswith(bars_topic(""))
+
+
+def ticks_topic(settings: Settings) -> str:
+    """Returns where ticks are written: the feature set's source, unless that has bars."""
+    source = settings.features.source_topic
+    return "market.ticks" if carries_bars(source) else source
+
+
+def bars_source(settings: Settings) -> str:
+    """Returns where the ticks of the `bars` role come from."""
+    return settings.bars.source_topic or ticks_topic(settings)
+
+
 def replay_topic(topic: str, run: str) -> str:
     """Returns where replay `run` writes what would have gone to `topic`."""
     return f"{topic}.replay.{run}"
@@ -194,36 +210,53 @@ def catalogue(retention_bytes: int = -1) -> tuple[TopicSpec, ...]:
 def topic_specs(settings: Settings, purposes: frozenset[Purpose] | None = None) -> list[TopicSpec]:
     """Returns the topics to create for these settings, with names filled in.
 
-    Patterns whose open part only a later command knows (an interval, a model, a run) are left out.
+    Patterns whose open part only a later command knows (a model, a run) are left out.
 
     Args:
-        settings: Names the feature set, its source and its group.
+        settings: Names the feature set, the intervals of bars, sources and groups.
         purposes: Which parts of the system are to run; None stands for all.
     """
-    source, group = settings.features.source_topic, settings.features_group
-    names = {
-        "market.ticks": [source],
-        "<topic>.late": [late_topic(source)],
-        "<topic>.dead-letter": [dead_letter_topic(source)],
-        "features.<set>": [features_topic(settings.features.name)],
-        "<group>.state": [state_topic(group)],
-        "<group>.state.archive": [state_archive_topic(group)],
-    }
-    specs = []
+    names = _names(settings)
+    specs: dict[str, TopicSpec] = {}
     for spec in catalogue(settings.kafka.retention_bytes):
-        if purposes is not None and spec.purpose not in purposes:
-            continue
         if spec.name not in names and spec.is_pattern:
             continue
-        for name in names.get(spec.name, [spec.name]):
-            specs.append(
-                TopicSpec(
-                    name,
-                    spec.key,
-                    spec.value,
-                    spec.purpose,
-                    spec.partitions or settings.kafka.partitions,
-                    spec.config,
-                )
+        for name, purpose in names.get(spec.name, [(spec.name, spec.purpose)]):
+            if name in specs or (purposes is not None and purpose not in purposes):
+                continue
+            specs[name] = TopicSpec(
+                name,
+                spec.key,
+                spec.value,
+                purpose,
+                spec.partitions or settings.kafka.partitions,
+                spec.config,
             )
-    return specs
+    return list(specs.values())
+
+
+def _names(settings: Settings) -> dict[str, list[tuple[str, Purpose]]]:
+    """Returns the topics of these settings by pattern, each with who needs it."""
+    ticks, source = ticks_topic(settings), settings.features.source_topic
+    sources: list[tuple[str, Purpose]] = [
+        (ticks, "features"),
+        (source, "features"),
+        (bars_source(settings), "bars"),
+    ]
+    groups: list[tuple[str, Purpose]] = [
+        (settings.features_group, "features"),
+        (settings.bars_group, "bars"),
+    ]
+    return {
+        "market.ticks": sources,
+        "<topic>.late": [(late_topic(topic), purpose) for topic, purpose in sources],
+        "<topic>.dead-letter": [(dead_letter_topic(topic), purpose) for topic, purpose in sources],
+        "features.<set>": [(features_topic(settings.features.name), "features")],
+        "<group>.state": [(state_topic(group), purpose) for group, purpose in groups],
+        "<group>.state.archive": [
+            (state_archive_topic(group), purpose) for group, purpose in groups
+        ],
+        "market.bars.<interval>": [
+            (bars_topic(interval), "bars") for interval in settings.bars.intervals
+        ],
+    }

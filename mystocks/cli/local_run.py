@@ -18,7 +18,7 @@ from streams.local.supervisor import Supervisor
 
 ROLE_COMMANDS: Mapping[str, Sequence[str]] = {
     role: (sys.executable, "-m", "mystocks.roles", role)
-    for role in ("features", "compute", "bridge")
+    for role in ("features", "bars", "compute", "replay", "bridge")
 }
 
 

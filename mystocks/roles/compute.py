@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from mystocks.feature_tasks import row_rules, source_decoder, source_inputs
 from mystocks.roles.process import RoleProcess
 from processors.features.compute import warm_up
 from processors.features.log_ticks import SymbolTicks, TickCollector
@@ -20,10 +21,9 @@ from schemas.compute import ComputeRequest
 from schemas.compute_codec import encode_answer, encode_failure, parse_request
 from schemas.partitioner import partition_for
 from schemas.settings import Settings
-from schemas.ticks import SymbolTable, TickDecoder
+from schemas.ticks import SymbolTable
 from schemas.topics import MAX_MESSAGE_BYTES
-from streams.kafka.clients import reader
-from streams.kafka.partition_log import PartitionLog
+from streams.kafka.bounded_read import TopicReader
 from streams.requests.topics import RequestTopics
 from streams.requests.wiring import request_loop
 
@@ -42,7 +42,7 @@ def run(settings: Settings, process: RoleProcess) -> None:
     topics = RequestTopics.of(settings, "compute")
     handler = ComputeHandler(settings)
     warm_up()
-    TickDecoder().warm_up()
+    source_decoder(settings.features.source_topic)
     # Slots are a machine's own; the group has members on several.
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
     with process.slot(f"{topics.group}.{host}", None) as identity:
@@ -64,7 +64,11 @@ class ComputeHandler:
 
     def __init__(self, settings: Settings) -> None:
         self._bounds = settings.compute
-        self._features = OnDemandFeatures(SymbolLog(settings), MAX_MESSAGE_BYTES - _ANSWER_OVERHEAD)
+        self._features = OnDemandFeatures(
+            SymbolLog(settings),
+            MAX_MESSAGE_BYTES - _ANSWER_OVERHEAD,
+            log_inputs=source_inputs(settings.features.source_topic),
+        )
         self.is_slow = self._features.is_slow
 
     def parse(self, value: bytes) -> ComputeRequest:
@@ -95,24 +99,33 @@ class SymbolLog:
         They are on the partition that murmur2 chooses, or on that of a producer's own choice.
         """
         log, collector = self._tools()
-        count = log.partitions()
+        count = log.partition_count()
         home = partition_for(symbol, count) if count else 0
         numbers = sorted(range(count), key=lambda number: number != home)
         if self._settings.features.placement == "strict":
             numbers = numbers[:1]
         ticks = collector.collect((), symbol)
         for number in numbers:
-            ticks = collector.collect(log.batches(number, remaining_s), symbol, end_ns)
+            ticks = collector.collect(log.batches(number, remaining_s=remaining_s), symbol, end_ns)
             if len(ticks):
                 break
         return ticks
 
-    def _tools(self) -> tuple[PartitionLog, TickCollector]:
+    def _tools(self) -> tuple[TopicReader, TickCollector]:
         if not hasattr(self._own, "tools"):
             features = self._settings.features
-            log = PartitionLog(reader(self._settings, "compute"), features.source_topic)
+            log = TopicReader(self._settings, features.source_topic, "compute", check_crcs=False)
             new_symbols = partial(SymbolTable, features.max_symbols)
             most = self._settings.compute.max_log_ticks
-            self._own.tools = log, TickCollector(TickDecoder(), new_symbols, most)
-        tools: tuple[PartitionLog, TickCollector] = self._own.tools
+            self._own.tools = (
+                log,
+                TickCollector(
+                    source_decoder(features.source_topic),
+                    new_symbols,
+                    most,
+                    inputs=source_inputs(features.source_topic),
+                    rules=row_rules(features),
+                ),
+            )
+        tools: tuple[TopicReader, TickCollector] = self._own.tools
         return tools

@@ -11,6 +11,7 @@ from mystocks.sdk.bridge.channel import Bridge
 from mystocks.sdk.bridge.feature_position import Start
 from mystocks.sdk.bridge.market_stream import AsyncMarketStream
 from mystocks.sdk.bridge.ohlcv import ohlcv_rows
+from mystocks.sdk.bridge.replay import AsyncReplay, replay_request
 from mystocks.sdk.bridge.statistics import BridgeStats, bridge_stats
 from mystocks.sdk.bridge.stream_core import StreamCore
 from mystocks.sdk.bridge.stream_options import StreamOptions, stream_options
@@ -177,6 +178,42 @@ class AsyncClient:
         """
         choice = selection(set, symbol_list(symbols), feature_list(features), policy)
         return AsyncSubscription(self._bridge, choice, start, limit, timeout_s)
+
+    def replay(
+        self,
+        start: datetime,
+        end: datetime | None = None,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        set: str = "ticks",  # noqa: A002 - the field's own word
+        features: str | Iterable[str] | None = None,
+        profile: Literal["talib", "cn"] = "talib",
+        speed: float | None = None,
+        cold: bool = False,
+        run: str = "",
+    ) -> AsyncReplay:
+        """Returns an iterator over the features of the past, computed again as live had them.
+
+        Args:
+            start: Event time of the first row, aware.
+            end: Event time before which the last one is; None is the end of the log.
+            symbols: Symbols of interest; None for all.
+            set: Name of the live feature set to replay.
+            features: Other features, such as ``["sma_3"]``, computed from the beginning of the log
+                instead of those of `set`.
+            profile: Conventions of `features`.
+            speed: Event time per wall-clock time; None is as fast as possible.
+            cold: Begin with empty state at `start`.
+            run: Keeps the replay and its output topic under this name; a later call with the same
+                arguments reads it again.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+        """
+        request = replay_request(
+            start, end, symbols, features, set, speed, profile, cold=cold, run=run
+        )
+        return AsyncReplay(self._bridge, request)
 
     def stream(
         self,

@@ -12,6 +12,7 @@ from mystocks.sdk.bridge.blocking_market_stream import MarketStream
 from mystocks.sdk.bridge.blocking_subscription import Subscription
 from mystocks.sdk.bridge.feature_position import Start
 from mystocks.sdk.bridge.loop_thread import LoopThread
+from mystocks.sdk.bridge.replay import Replay
 from mystocks.sdk.bridge.statistics import BridgeStats
 from mystocks.sdk.bridge.stream_options import stream_options
 from mystocks.sdk.bridge.subscription import Policy
@@ -158,6 +159,50 @@ class Client:
             timeout_s=timeout_s,
         )
         return Subscription(core, self._thread)
+
+    def replay(
+        self,
+        start: datetime,
+        end: datetime | None = None,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        set: str = "ticks",  # noqa: A002 - the field's own word
+        features: str | Iterable[str] | None = None,
+        profile: Literal["talib", "cn"] = "talib",
+        speed: float | None = None,
+        cold: bool = False,
+        run: str = "",
+    ) -> Replay:
+        """Returns an iterator over the features of the past, computed again as live had them.
+
+        Args:
+            start: Event time of the first row, aware.
+            end: Event time before which the last one is; None is the end of the log.
+            symbols: Symbols of interest; None for all.
+            set: Name of the live feature set to replay.
+            features: Other features, such as ``["sma_3"]``, computed from the beginning of the log
+                instead of those of `set`.
+            profile: Conventions of `features`.
+            speed: Event time per wall-clock time; None is as fast as possible.
+            cold: Begin with empty state at `start`.
+            run: Keeps the replay and its output topic under this name; a later call with the same
+                arguments reads it again.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+        """
+        core = self._client.replay(
+            start,
+            end,
+            symbols,
+            set=set,
+            features=features,
+            profile=profile,
+            speed=speed,
+            cold=cold,
+            run=run,
+        )
+        return Replay(core, self._thread)
 
     def stream(
         self,

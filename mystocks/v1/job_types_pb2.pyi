@@ -131,6 +131,8 @@ class Job(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     RESULT_HASH_FIELD_NUMBER: _builtins.int
     RESULT_LOCATION_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     kind: Global___JobKind.ValueType
     state: Global___JobState.ValueType
@@ -147,6 +149,11 @@ class Job(_message.Message):
     """Hash of what was computed on what; the same hash has the same result."""
     result_location: _builtins.str
     """Where the result is: a record of `jobs.events` itself, or a file of the worker's store."""
+    reason_code: _builtins.int
+    """Of a failure: a code of gRPC, for example 3 for INVALID_ARGUMENT, and the field of the command
+    that is to blame, or empty.
+    """
+    reason_field: _builtins.str
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
     @_builtins.property
@@ -172,10 +179,12 @@ class Job(_message.Message):
         worker_id: _builtins.str = ...,
         result_hash: _builtins.str = ...,
         result_location: _builtins.str = ...,
+        reason_code: _builtins.int = ...,
+        reason_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "ended_at", b"ended_at", "options", b"options", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "ended_at", b"ended_at", "job_id", b"job_id", "kind", b"kind", "options", b"options", "progress", b"progress", "reason", b"reason", "result_hash", b"result_hash", "result_location", b"result_location", "stage", b"stage", "started_at", b"started_at", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "ended_at", b"ended_at", "job_id", b"job_id", "kind", b"kind", "options", b"options", "progress", b"progress", "reason", b"reason", "reason_code", b"reason_code", "reason_field", b"reason_field", "result_hash", b"result_hash", "result_location", b"result_location", "stage", b"stage", "started_at", b"started_at", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class JobCommand(_message.Message):
     """The value of a record on `backtest.commands`, `training.commands` or `replay.commands`, keyed by
-    job id. A command on these topics may also be JSON, in protobuf's JSON mapping.
+    job id. A command on these topics may also be JSON, in protobuf's JSON mapping. Commands about a
+    job carry its id and come after it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -39,8 +40,12 @@ class JobCommand(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     REPLAY_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """uuid5 of client and request id; equal requests are the same job."""
+    """uuid5 of client and request id; equal requests are the same job. That of a replay is the uuid5
+    of its run.
+    """
     @_builtins.property
     def options(self) -> _job_types_pb2.JobOptions: ...
     @_builtins.property
@@ -55,6 +60,12 @@ class JobCommand(_message.Message):
     def replay(self) -> Global___ReplaySpec: ...
     @_builtins.property
     def cancel(self) -> Global___CancelCommand: ...
+    @_builtins.property
+    def pause(self) -> Global___PauseCommand:
+        """Only of a replay."""
+
+    @_builtins.property
+    def resume(self) -> Global___ResumeCommand: ...
     def __init__(
         self,
         *,
@@ -66,12 +77,14 @@ class JobCommand(_message.Message):
         training: _ml_pb2.TrainingSpec | None = ...,
         replay: Global___ReplaySpec | None = ...,
         cancel: Global___CancelCommand | None = ...,
+        pause: Global___PauseCommand | None = ...,
+        resume: Global___ResumeCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "cancel", b"cancel", "command", b"command", "optimization", b"optimization", "options", b"options", "replay", b"replay", "submitted_at", b"submitted_at", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "cancel", b"cancel", "command", b"command", "optimization", b"optimization", "options", b"options", "pause", b"pause", "replay", b"replay", "resume", b"resume", "submitted_at", b"submitted_at", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "cancel", b"cancel", "command", b"command", "job_id", b"job_id", "optimization", b"optimization", "options", b"options", "replay", b"replay", "submitted_at", b"submitted_at", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "cancel", b"cancel", "command", b"command", "job_id", b"job_id", "optimization", b"optimization", "options", b"options", "pause", b"pause", "replay", b"replay", "resume", b"resume", "submitted_at", b"submitted_at", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["backtest", "optimization", "training", "replay", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["backtest", "optimization", "training", "replay", "cancel", "pause", "resume"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -90,15 +103,43 @@ class ReplaySpec(_message.Message):
     START_NS_FIELD_NUMBER: _builtins.int
     END_NS_FIELD_NUMBER: _builtins.int
     COLD_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    INTO_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
+    """Names the output and is the job's identity: `[A-Za-z0-9_-]{1,64}`."""
     feature_set: _builtins.str
+    """Empty is the set of the role's settings."""
     profile: _builtins.str
+    """"talib" or "cn"; empty is that of the role's settings. Only with `indicators`."""
     start_ns: _builtins.int
+    """Event time of the first row, nanoseconds since 1970-01-01 UTC."""
     end_ns: _builtins.int
-    """0 is the end of the log at the start of the job."""
+    """Event time before which the last row is. 0 is the end of the log at the start of the job, which
+    bounds every replay.
+    """
     cold: _builtins.bool
+    """Begin with empty state at `start_ns`, although the rows then differ from those of live."""
+    topic: _builtins.str
+    """Where the ticks or bars are; empty is the source of the role's settings."""
+    speed: _builtins.float
+    """Event time per wall-clock time; 0 is as fast as possible."""
+    into: _builtins.str
+    """Writes to this topic in place of `features.<set>.replay.<run>`; it must be empty."""
+    bars: _builtins.str
+    """Bars of this interval, for example "1m", in place of features: to
+    `market.bars.<interval>.replay.<run>`.
+    """
     @_builtins.property
-    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """None are those of the role's settings, of which `feature_set` must then be the name."""
+
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only rows of these symbols; none stands for all."""
+
     def __init__(
         self,
         *,
@@ -109,10 +150,15 @@ class ReplaySpec(_message.Message):
         start_ns: _builtins.int = ...,
         end_ns: _builtins.int = ...,
         cold: _builtins.bool = ...,
+        topic: _builtins.str = ...,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        speed: _builtins.float = ...,
+        into: _builtins.str = ...,
+        bars: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "end_ns", b"end_ns", "feature_set", b"feature_set", "indicators", b"indicators", "profile", b"profile", "run", b"run", "start_ns", b"start_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "cold", b"cold", "end_ns", b"end_ns", "feature_set", b"feature_set", "indicators", b"indicators", "into", b"into", "profile", b"profile", "run", b"run", "speed", b"speed", "start_ns", b"start_ns", "symbols", b"symbols", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,6 +182,38 @@ class CancelCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelCommand: _TypeAlias = CancelCommand  # noqa: Y015
+
+@_typing.final
+class PauseCommand(_message.Message):
+    """The clock of a replay stands still until it is resumed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseCommand: _TypeAlias = PauseCommand  # noqa: Y015
+
+@_typing.final
+class ResumeCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeCommand: _TypeAlias = ResumeCommand  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):

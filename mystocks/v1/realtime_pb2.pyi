@@ -487,18 +487,29 @@ class ReplayMarketDataRequest(_message.Message):
     INDICATORS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     COLD_FIELD_NUMBER: _builtins.int
+    FEATURE_SET_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     speed: _builtins.float
     """Event time per wall-clock time; 0 is as fast as possible."""
     profile: _builtins.str
     cold: _builtins.bool
     """Start with empty state although state from before the range could be restored."""
+    feature_set: _builtins.str
+    """Replays the features of this set, as live computed them; not together with `indicators`."""
+    run: _builtins.str
+    """Names the output topic `features.<set>.replay.<run>`, which then stays; a call with the run of
+    an earlier one reads that one's output from the start. Empty takes a new run, whose topic is
+    deleted at the end of the call.
+    """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def range(self) -> _market_pb2.TimeRange: ...
     @_builtins.property
     def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Computes these features on the way; none replays the ticks alone."""
+        """Computes these features on the way. With neither these nor a feature set the ticks come, as they
+        are in the log.
+        """
 
     def __init__(
         self,
@@ -509,10 +520,12 @@ class ReplayMarketDataRequest(_message.Message):
         indicators: _abc.Iterable[_builtins.str] | None = ...,
         profile: _builtins.str = ...,
         cold: _builtins.bool = ...,
+        feature_set: _builtins.str = ...,
+        run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "indicators", b"indicators", "profile", b"profile", "range", b"range", "speed", b"speed", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "feature_set", b"feature_set", "indicators", b"indicators", "profile", b"profile", "range", b"range", "run", b"run", "speed", b"speed", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,6 +571,7 @@ class ReplayProgress(_message.Message):
     event_time_ns: _builtins.int
     """Newest event time that was sent."""
     ticks: _builtins.int
+    """How many ticks or rows were sent."""
     fraction: _builtins.float
     """From 0 to 1, by offsets."""
     def __init__(

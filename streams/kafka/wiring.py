@@ -1,18 +1,33 @@
 """Puts the micro-batch loop together from settings."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from schemas.settings import Settings
-from schemas.topics import dead_letter_topic, features_topic, state_topic
-from streams.kafka.admin import admin_client, partition_count, topic_id
+from schemas.bars_settings import BarsSettings
+from schemas.settings import FeatureSettings, Settings
+from schemas.topics import (
+    bars_source,
+    bars_topic,
+    dead_letter_topic,
+    features_topic,
+    late_topic,
+    state_archive_topic,
+    state_topic,
+)
+from streams.kafka.admin import admin_client, await_topics, partition_count, topic_id
+from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
-from streams.kafka.clients import group_consumer, producer, reader
-from streams.kafka.loop import LoopSettings, MicroBatchLoop
+from streams.kafka.clients import CALL_TIMEOUT_S, group_consumer, producer, reader
+from streams.kafka.loop import MicroBatchLoop
+from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput, Output
 from streams.kafka.ports import PartitionTask, Table
 from streams.kafka.restore import Restorer
 from streams.metrics import LoopMetrics
 from streams.tables.feature_table import FeatureTable, NoTable, TableNames, connect
+
+# A stack that is being started creates the topics after the roles were launched.
+_TOPICS_TIMEOUT_S = 30.0
 
 
 def feature_loop(
@@ -40,16 +55,77 @@ def feature_loop(
         KafkaUnavailableError: No broker answered, or a topic is missing.
     """
     config, group = settings.features, settings.features_group
-    output_topic, source = features_topic(config.name), config.source_topic
-    admin = admin_client(settings)
-    partitions = partition_count(admin, source)
-    consumer = group_consumer(settings, group, identity)
+    output, source = features_topic(config.name), config.source_topic
+    partitions = partition_count(admin_client(settings), source)
+    table: Table = NoTable()
+    if settings.redis.url is not None:
+        table = FeatureTable(
+            connect(settings.redis),
+            TableNames.of(config.name),
+            columns=columns,
+            topic_id=topic_id(admin_client(settings), output),
+            metrics=metrics,
+        )
+    names = _Names("features", config, source, output, group, identity, set_hash, backend)
+    return _loop(settings, names, partitions, new_task, table, metrics)
+
+
+def bars_loop(
+    settings: Settings,
+    *,
+    identity: str,
+    set_hash: str,
+    new_task: Callable[[int, int], PartitionTask],
+    metrics: LoopMetrics,
+) -> MicroBatchLoop:
+    """Returns the loop of the `bars` role.
+
+    Args:
+        settings: Servers, topics and guarantees.
+        identity: Transactional id and instance id of this process.
+        set_hash: Identity of the computation.
+        new_task: Makes the task of a partition, given its number and how many there are.
+        metrics: Of this process.
+
+    Raises:
+        KafkaUnavailableError: No broker answered, or a topic is missing.
+    """
+    config, group, source = settings.bars, settings.bars_group, bars_source(settings)
+    topics = [bars_topic(interval) for interval in config.intervals]
+    await_topics(settings, [source, *topics, state_topic(group)], _TOPICS_TIMEOUT_S)
+    partitions = partition_count(admin_client(settings), source)
+    names = _Names("bars", config, source, topics[0], group, identity, set_hash, "cpu")
+    return _loop(settings, names, partitions, new_task, NoTable(), metrics)
+
+
+@dataclass(frozen=True)
+class _Names:
+    section: str
+    config: FeatureSettings | BarsSettings
+    source: str
+    output: str
+    group: str
+    identity: str
+    set_hash: str
+    backend: str
+
+
+def _loop(
+    settings: Settings,
+    names: _Names,
+    partitions: int,
+    new_task: Callable[[int, int], PartitionTask],
+    table: Table,
+    metrics: LoopMetrics,
+) -> MicroBatchLoop:
+    config, state = names.config, state_topic(names.group)
+    consumer = group_consumer(settings, names.group, names.identity)
     output: Output
     if config.guarantee == "exactly_once":
         output = ExactlyOnceOutput(
             producer(
                 settings,
-                transactional_id=identity,
+                transactional_id=names.identity,
                 transaction_timeout_ms=config.transaction_timeout_ms,
             )
         )
@@ -58,42 +134,45 @@ def feature_loop(
             producer(settings),
             lambda offsets: consumer.commit(offsets=list(offsets), asynchronous=False),
         )
-    table: Table = NoTable()
-    if settings.redis.url is not None:
-        table = FeatureTable(
-            connect(settings.redis),
-            TableNames.of(config.name),
-            columns=columns,
-            topic_id=topic_id(admin, output_topic),
-            metrics=metrics,
-        )
     assignment = Assignment(
-        source,
-        set_hash,
+        names.source,
+        names.set_hash,
         consumer=consumer,
         restorer=Restorer(
-            reader(settings, identity),
-            source=source,
-            output=output_topic,
-            state=state_topic(group),
+            reader(settings, names.identity),
+            source=names.source,
+            output=names.output,
+            state=state,
             partitions=partitions,
-            set_hash=set_hash,
+            set_hash=names.set_hash,
             policy=config.on_unrestorable,
+            # A topic of bars may have back-filled ones before the role has ever run.
+            rows_before_commits=config.guarantee == "at_least_once" or names.section == "bars",
+            section=names.section,
         ),
         new_task=lambda partition: new_task(partition, partitions),
         metrics=metrics,
         incremental=settings.kafka.group_protocol == "consumer",
     )
+    archive, topic = None, state_archive_topic(names.group)
+    kept = names.section == "features" and settings.features.archive_state
+    # A stack of an earlier version has no such topic until `mystocks topics apply`.
+    if kept and topic in admin_client(settings).list_topics(timeout=CALL_TIMEOUT_S).topics:
+        archive = ArchiveWriter(
+            reader(settings, f"{names.identity}.archive"), topic, names.set_hash, partitions
+        )
     return MicroBatchLoop(
         LoopSettings(
-            source=source,
-            output=output_topic,
-            dead_letter=dead_letter_topic(source),
-            state=state_topic(group),
-            group=group,
+            section=names.section,
+            source=names.source,
+            output=names.output,
+            dead_letter=dead_letter_topic(names.source),
+            late=late_topic(names.source),
+            state=state,
+            group=names.group,
             partitions=partitions,
-            set_hash=set_hash,
-            backend=backend,
+            set_hash=names.set_hash,
+            backend=names.backend,
             commit_interval_s=config.commit_interval_ms / 1000,
             max_batch_bytes=config.max_batch_bytes,
         ),
@@ -102,4 +181,5 @@ def feature_loop(
         assignment=assignment,
         table=table,
         metrics=metrics,
+        archive=archive,
     )

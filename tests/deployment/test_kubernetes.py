@@ -53,7 +53,7 @@ def test_every_object_fits_the_schema_of_its_kind(rendered, objects, tmp_path):
 
 
 def test_schema_would_find_a_misspelt_key(objects, tmp_path):
-    [stateful] = of_kind(copy.deepcopy(objects), "StatefulSet")
+    stateful = of_kind(copy.deepcopy(objects), "StatefulSet")[0]
     stateful["spec"]["replica"] = 2
     assert validate(yaml.safe_dump(stateful), tmp_path / "bad.yaml").returncode != 0
 
@@ -95,7 +95,7 @@ def named(objects, kind, name):
         (lambda o: named(o, "Deployment", "compute")["selector"]["matchLabels"].update(tier="web"),
          "compute: selects"),
         (lambda o: named(o, "PodDisruptionBudget", "bridge")["selector"]["matchLabels"].clear(),
-         "budget bridge: chooses 4"),
+         "budget bridge: chooses 6"),
         (lambda o: first(o, "bridge")["readinessProbe"]["grpc"].update(port=1),
          "bridge: readinessProbe asks port 1"),
         (lambda o: first(o, "compute").pop("livenessProbe"), "compute: has no readinessProbe"),
@@ -140,9 +140,11 @@ def test_settings_of_every_pod_load_and_fit_its_ports(objects, dockerfile, setti
             assert mounts == [str(settings.data_dir), "/tmp"]
 
 
-def test_ordinal_of_a_pod_is_the_slot_of_its_features_role(objects, dockerfile, settings_of):
-    container = first(objects, "features")
-    assert settings_of(environment(objects, dockerfile, container)).features.slot == 3
+@pytest.mark.parametrize("role", ["features", "bars"])
+def test_ordinal_of_a_pod_is_the_slot_of_its_role(role, objects, dockerfile, settings_of):
+    container = first(objects, role)
+    settings = settings_of(environment(objects, dockerfile, container))
+    assert getattr(settings, role).slot == 3
     [variable] = container["env"]
     field = variable["valueFrom"]["fieldRef"]["fieldPath"]
     assert field == "metadata.labels['apps.kubernetes.io/pod-index']"
@@ -187,7 +189,7 @@ def test_overlay_of_the_guide_replaces_settings_and_image(tmp_path):
     mine.mkdir(parents=True)
     (mine / "kustomization.yaml").write_text(overlay)
     text = render(mine)
-    assert text.count("image: REGISTRY/mystocks-streams:") == 4
+    assert text.count("image: REGISTRY/mystocks-streams:") == len(role_names()) + 1
     [settings] = of_kind(list(yaml.safe_load_all(text)), "ConfigMap")
     assert settings["data"]["MYSTOCKS_KAFKA__BOOTSTRAP_SERVERS"] == "kafka-1:9092,kafka-2:9092"
     assert settings["data"]["MYSTOCKS_METRICS__HOST"] == "0.0.0.0"
