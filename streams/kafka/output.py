@@ -126,7 +126,7 @@ class _ProducerOutput:
         if is_fenced(cause):
             raise FencedError(
                 f"expected to be the only process of this slot, was replaced by another ({doing}: "
-                f"{cause.str()}); give each process a slot of its own (MYSTOCKS_FEATURES__SLOT)"
+                f"{cause.str()}); give each process a slot of its own (setting SLOT of the role)"
             ) from error
         if cause.fatal():
             raise OutputFailedError(

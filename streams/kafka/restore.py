@@ -47,7 +47,23 @@ class Restorer:
         partitions: int,
         set_hash: str,
         policy: Policy,
+        rows_before_commits: bool = False,
+        section: str = "features",
     ) -> None:
+        """Prepares to restore.
+
+        Args:
+            reader: Outside any group.
+            source: Topic consumed.
+            output: Topic of the rows.
+            state: Topic of state chunks.
+            partitions: Partition count of all of them.
+            set_hash: Identity of the computation.
+            policy: What to do about state that cannot be restored.
+            rows_before_commits: Whether rows without a committed offset are to be expected, as
+                after a crash at least once.
+            section: Of the settings, for messages that say what to do.
+        """
         self._reader = reader
         self._source = source
         self._output = output
@@ -55,6 +71,8 @@ class Restorer:
         self._partitions = partitions
         self._set_hash = set_hash
         self._policy = policy
+        self._rows_before_commits = rows_before_commits
+        self._prefix = f"MYSTOCKS_{section.upper()}__"
 
     def restore(self, run: PartitionRun, committed: TopicPartition) -> Generator[None, None, None]:
         """Brings `run` to its starting position, in steps.
@@ -70,21 +88,27 @@ class Restorer:
         began = time.monotonic()
         partition = run.partition
         low, high = self._watermarks(self._source, partition)
-        if committed.offset < 0:
-            row = yield from self._row_after_last_block(partition)
-            run.start_at(low, row, f"{partition}:{low}")
-            _log.info("partition starts", partition=partition, offset=low, row=row)
-            return
         mark = CommitMark.decode(committed.metadata)
+        position = committed.offset
         try:
-            if committed.offset > high:
+            if position < 0:
+                position, row = yield from self._after_last_block(partition)
+                if position < 0 or self._rows_before_commits:
+                    run.start_at(low, row, f"{partition}:{low}")
+                    _log.info("partition starts", partition=partition, offset=low, row=row)
+                    return
                 raise StateNotRestorableError(
-                    f"expected the log to reach the committed offset {committed.offset}, ends at "
+                    f"expected a committed offset, as {self._output} has rows up to offset "
+                    f"{position}, was none: the group was deleted, or its offsets have expired"
+                )
+            if position > high:
+                raise StateNotRestorableError(
+                    f"expected the log to reach the committed offset {position}, ends at "
                     f"{high}: the topic was created again"
                 )
-            yield from self._restore_chunks(run, committed.offset, mark, low)
+            yield from self._restore_chunks(run, position, mark, low)
         except StateNotRestorableError as error:
-            yield from self._apply_policy(run, committed.offset, mark, low, error)
+            yield from self._apply_policy(run, position, mark, low, error)
         _log.info(
             "partition restored",
             partition=partition,
@@ -96,6 +120,12 @@ class Restorer:
     def close(self) -> None:
         """Closes the reader."""
         self._reader.close()
+
+    @property
+    def _anew(self) -> str:
+        if self._prefix == "MYSTOCKS_FEATURES__":
+            return "a new feature set under another MYSTOCKS_FEATURES__NAME"
+        return "under another MYSTOCKS_ENVIRONMENT"
 
     def _restore_chunks(
         self, run: PartitionRun, committed: int, mark: CommitMark | None, low: int
@@ -147,18 +177,15 @@ class Restorer:
         where = f"partition {run.partition} of {self._source}"
         if self._policy == "fail":
             raise StateNotRestorableError(
-                f"{error} ({where}); set MYSTOCKS_FEATURES__ON_UNRESTORABLE=rebuild to recompute "
-                "from the log, =warmup to go on with empty state, or start a new feature set "
-                "under another MYSTOCKS_FEATURES__NAME"
+                f"{error} ({where}); set {self._prefix}ON_UNRESTORABLE=rebuild to recompute from "
+                f"the log, =warmup to go on with empty state, or start {self._anew}"
             ) from error
         _log.warning(
             "state not restorable", partition=run.partition, policy=self._policy, reason=str(error)
         )
         run.task.reset()
         run.stored.clear()
-        row = (
-            mark.row if mark is not None else (yield from self._row_after_last_block(run.partition))
-        )
+        row = mark.row if mark else (yield from self._after_last_block(run.partition))[1]
         _, high = self._watermarks(self._source, run.partition)
         target = min(max(committed, low), high)
         begin = low if self._policy == "rebuild" else target
@@ -181,7 +208,7 @@ class Restorer:
                     raise PartitionCountError(
                         f"expected {self._source} to have {head.partitions} partitions as when "
                         f"its state was written, has {self._partitions}: symbols have moved; "
-                        "start a new feature set under another MYSTOCKS_FEATURES__NAME"
+                        f"start {self._anew}"
                     )
                 chunks[key] = (head, payload)
             yield
@@ -200,8 +227,12 @@ class Restorer:
                 yield
         return rows
 
-    def _row_after_last_block(self, partition: int) -> Generator[None, None, int]:
-        """Finds where the row count of a partition stands in the output topic."""
+    def _after_last_block(self, partition: int) -> Generator[None, None, tuple[int, int]]:
+        """Finds where a partition's output stands.
+
+        Returns:
+            The source offset after its last row, -1 where it has none, and the next row.
+        """
         low, high = self._watermarks(self._output, partition)
         back = 16
         while high > low:
@@ -211,14 +242,15 @@ class Restorer:
                 last = messages[-1] if messages else last
                 yield
             if last is not None:
-                first, count = (
-                    header(last.headers(), name) for name in (names.FIRST_ROW, names.ROWS)
+                first, count, offset = (
+                    header(last.headers(), name)
+                    for name in (names.FIRST_ROW, names.ROWS, names.SOURCE_LAST_OFFSET)
                 )
-                return int(first or 0) + int(count or 0)
+                return int(offset or -1) + 1, int(first or 0) + int(count or 0)
             if start == low:
                 break
             back *= 16
-        return 0
+        return -1, 0
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         deadline = time.monotonic() + CALL_TIMEOUT_S

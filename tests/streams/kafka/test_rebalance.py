@@ -99,3 +99,48 @@ def test_two_processes_that_swap_partitions_double_nothing():
     first.settle()
     second.settle()
     assert rows(broker) == EXPECTED
+
+
+def test_a_rebalance_at_any_moment_of_a_restore_starts_it_again_and_loses_nothing():
+    rig = half_way()
+    steps = 0
+    while not rig.assignment.settled:
+        rig.steps(1)
+        steps += 1
+    assert steps > 2
+    for cut in range(steps):
+        rig = half_way()
+        rig.steps(cut)
+        rig.consumer.rebalance("revoke", [0, 1])
+        rig.consumer.rebalance("assign", [0, 1])
+        rig.settle()
+        assert rows(rig.broker) == EXPECTED, cut
+
+
+def half_way() -> Rig:
+    """A process that is about to restore what another has left about half done."""
+    broker = Broker()
+    fill(broker)
+    first = Rig(broker)
+    first.assign(0, 1)
+    first.steps(12)
+    second = Rig(broker)
+    second.assign(0, 1)
+    return second
+
+
+def test_giving_back_64_partitions_is_one_commit_not_64():
+    broker = Broker(partitions=64)
+    for partition in range(64):
+        broker.append(SOURCE, partition, b"A:1")
+    rig = Rig(broker)
+    rig.assign(*range(64))
+    while not rig.assignment.settled:
+        rig.steps(1)
+    before = broker.reached["after commit"]
+    rig.consumer.rebalance("revoke", list(range(64)))
+    rig.steps(1)
+    assert broker.reached["after commit"] <= before + 1
+    rig.assign(*range(64))
+    rig.settle()
+    assert all(len(broker.rows(partition)) == 1 for partition in range(64))

@@ -125,11 +125,25 @@ def test_offsets_committed_by_another_tool_are_not_taken_for_ours():
         go_on(broker)
 
 
-def test_row_numbers_go_on_when_the_group_has_forgotten_its_offsets():
+def test_a_group_that_has_forgotten_its_offsets_does_not_start_over_in_silence():
+    broker = half_done()
+    broker.committed.clear()
+    with pytest.raises(StateNotRestorableError, match="expected a committed offset, as"):
+        go_on(broker)
+
+
+def test_rebuild_goes_on_after_the_last_row_when_the_offsets_are_gone():
+    broker = half_done()
+    broker.committed.clear()
+    go_on(broker, policy="rebuild")
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+
+
+def test_at_least_once_starts_over_without_offsets_and_the_row_numbers_go_on():
     broker = half_done()
     before = {p: len(broker.rows(p)) for p in (0, 1)}
     broker.committed.clear()
-    go_on(broker)
+    go_on(broker, rows_before_commits=True)
     for partition in (0, 1):
         numbers = [number for number, _ in broker.rows(partition)]
         assert numbers == list(range(before[partition] + len(EXPECTED[partition])))

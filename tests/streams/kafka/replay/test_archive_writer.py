@@ -1,0 +1,116 @@
+"""A snapshot a day, complete, over any number of transactions and aborts."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from streams.kafka.archive_writer import ArchiveWriter
+from streams.kafka.partition_run import PartitionRun
+from streams.kafka.snapshots import decode_chunk
+
+DAY_S = 86_400
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC).timestamp()
+
+
+class Empty:
+    """An archive with nothing in it."""
+
+    def get_watermark_offsets(self, _place, timeout):
+        assert timeout > 0
+        return 0, 0
+
+    def unassign(self) -> None: ...
+
+
+class Task:
+    """State of a few chunks of 200 kB."""
+
+    def __init__(self, chunks: int) -> None:
+        self.chunk_count = chunks
+
+    def encode_chunk(self, chunk: int) -> bytes:
+        return bytes([chunk]) * 200_000
+
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class Output:
+    """One transaction after the other."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[dict, bytes]] = []
+        self.log: list[tuple[dict, bytes]] = []
+
+    def produce(self, topic, value, partition, *, key, headers) -> None:
+        assert (topic, partition) == ("archive", 0)
+        self.pending.append((dict(headers), value))
+
+
+class Loop:
+    """What the loop does around a commit."""
+
+    def __init__(self, chunks: int) -> None:
+        self.task = Task(chunks)
+        self.run = PartitionRun(0, self.task)
+        self.run.start_at(0, 0, "0:0")
+        self.output = Output()
+        self.now = NOON
+        self.writer = ArchiveWriter(Empty(), "archive", "hash", 4, lambda: self.now)
+
+    def transaction(self, *, commits: bool = True) -> None:
+        self.run.next.offset += 10
+        self.writer.produce(self.output, [self.run])
+        if commits:
+            self.run.commit()
+            self.output.log += self.output.pending
+        else:
+            self.run.rollback()
+        self.output.pending.clear()
+
+    def cycles(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for headers, value in self.output.log:
+            head, payload = decode_chunk(value)
+            assert payload == self.task.encode_chunk(head.chunk)
+            found.setdefault(headers["cycle"].decode(), []).append(head.chunk)
+        return found
+
+
+def test_one_complete_snapshot_a_day_a_few_chunks_in_each_transaction():
+    loop = Loop(chunks=7)
+    for _ in range(10):
+        before = len(loop.output.log)
+        loop.transaction()
+        assert len(loop.output.log) - before <= 3
+    assert loop.cycles() == {"2026-01-05/10": list(range(7))}
+    assert loop.output.log[-1][0]["chunks"] == b"7"
+    assert all("chunks" not in headers for headers, _ in loop.output.log[:-1])
+    loop.now += DAY_S
+    for _ in range(10):
+        loop.transaction()
+    assert list(loop.cycles()) == ["2026-01-05/10", "2026-01-06/110"]
+
+
+@pytest.mark.parametrize("aborted", [0, 1, 2, 3])
+def test_what_an_aborted_transaction_held_is_written_again(aborted):
+    loop = Loop(chunks=7)
+    for number in range(8):
+        loop.transaction(commits=number != aborted)
+    (chunks,) = loop.cycles().values()
+    assert chunks == list(range(7))
+
+
+def test_symbols_that_appear_meanwhile_are_part_of_it_and_a_new_owner_begins_anew():
+    loop = Loop(chunks=4)
+    loop.transaction()
+    loop.task.chunk_count = 5
+    for _ in range(3):
+        loop.transaction()
+    assert loop.cycles() == {"2026-01-05/10": [0, 1, 2, 3, 4]}
+    loop.run = PartitionRun(0, loop.task)
+    loop.run.start_at(100, 0, "0:0")
+    for _ in range(3):
+        loop.transaction()
+    # Nothing of the first one is in this log, or it would stay at one.
+    assert loop.cycles()["2026-01-05/110"] == [0, 1, 2, 3, 4]
