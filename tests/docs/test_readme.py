@@ -111,6 +111,11 @@ def test_every_block_of_the_readme_works_in_order(stack):
     assert "1 ticks of 1 symbols from ticks.csv to market.ticks" in text
     assert text.count("AAPL 438.0 None") == 1
     assert "5 of 5 are in the log" in text
+    live = re.findall(r"^GE [\d.]+ .*", text, re.MULTILINE)
+    assert len(live) == 5
+    assert [f"replayed {row}" for row in live] == re.findall("^replayed .*", text, re.MULTILINE)[:5]
+    assert "3 bars of 2 symbols to market.bars.1d" in text
+    assert "('000001.SZ', '600000.SH')" in text
     if (_BIN / "grpcurl").exists():
         assert '"status": "SERVING"' in text
         assert text.count('"accepted"') == 1
