@@ -123,7 +123,11 @@ class _ProducerOutput:
 
     def _raise(self, error: KafkaException, doing: str) -> None:
         cause = kafka_error(error)
-        if is_fenced(cause):
+        # A group member that was too slow and came back is another one under the same instance id,
+        # and what was computed before is not its own. Were it another process, the producer would
+        # be fenced too, or the next poll say so.
+        own_return = cause.code() == KafkaError.FENCED_INSTANCE_ID
+        if is_fenced(cause) and not own_return:
             raise FencedError(
                 f"expected to be the only process of this slot, was replaced by another ({doing}: "
                 f"{cause.str()}); give each process a slot of its own (setting SLOT of the role)"

@@ -19,7 +19,7 @@ from streams.local.ports import HOST
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 TOPIC = "restarts"
-KILLS = 3
+KILLS = 2
 WRITERS = 6
 PATIENCE_S = 60
 
