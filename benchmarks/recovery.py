@@ -45,8 +45,23 @@ def settings_for(stack: dict[str, str], name: str, **features: object) -> Settin
     return settings
 
 
-def restore(stack: dict[str, str], note: Callable[[str, float], None]) -> None:
-    """Measures the restore of `SYMBOLS` symbols."""
+def measure_recovery(
+    stack: dict[str, str], rounds: int, report: Callable[[str, list[float]], None]
+) -> None:
+    """Measures everything.
+
+    Args:
+        stack: Servers and data directory.
+        rounds: How often.
+        report: Takes a key and its numbers.
+    """
+    report(f"restore_s_{SYMBOLS}_symbols", [restore(stack) for _ in range(rounds)])
+    for key, again in (("failover_s", False), ("failover_restart_s", True)):
+        report(key, [failover(stack, again) for _ in range(rounds)])
+
+
+def restore(stack: dict[str, str]) -> float:
+    """Returns how long the restore of `SYMBOLS` symbols takes, in seconds."""
     settings = settings_for(stack, f"restore{uuid.uuid4().hex[:6]}")
     names = [f"R{i:05d}" for i in range(SYMBOLS)]
     count = 2 * SYMBOLS
@@ -62,7 +77,7 @@ def restore(stack: dict[str, str], note: Callable[[str, float], None]) -> None:
         producer.produce(settings.features.source_topic, value, partition=partition)
     producer.flush(30)
     _run_until(settings, count)
-    note(f"restore_s_{SYMBOLS}_symbols", _run_until(settings, 0))
+    return _run_until(settings, 0)
 
 
 def _run_until(settings: Settings, rows: int) -> float:
@@ -85,20 +100,25 @@ def _run_until(settings: Settings, rows: int) -> float:
     return took[0]
 
 
-def failover(stack: dict[str, str], note: Callable[[str, float], None]) -> None:
-    """Measures both ways to come back."""
-    for key, again in (("failover_s", False), ("failover_restart_s", True)):
-        settings = settings_for(stack, f"failover{uuid.uuid4().hex[:6]}")
-        with _ticking(settings), _roles(settings) as roles:
-            seen = _Rows(settings)
-            seen.wait_for_all(time.time_ns())
-            killed = time.time_ns()
-            roles[0].kill()
-            if again:
-                roles[0].wait()
-                roles[0] = _start(settings, 0)
-            note(key, seen.wait_for_all(killed))
-            seen.close()
+def failover(stack: dict[str, str], again: bool) -> float:
+    """Returns how long rows of some partition stay away after a kill, in seconds.
+
+    Args:
+        stack: Servers and data directory.
+        again: Whether the process is started again at once.
+    """
+    settings = settings_for(stack, f"failover{uuid.uuid4().hex[:6]}")
+    with _ticking(settings), _roles(settings) as roles:
+        seen = _Rows(settings)
+        seen.wait_for_all(time.time_ns())
+        killed = time.time_ns()
+        roles[0].kill()
+        if again:
+            roles[0].wait()
+            roles[0] = _start(settings, 0)
+        took = seen.wait_for_all(killed)
+        seen.close()
+    return took
 
 
 class _Rows:

@@ -5,9 +5,9 @@ what `mystocks ticks backfill` runs, from the open of the file to the last ackno
 it idempotent produce of the very same records, made before. `history`: the whole topic is read
 into one block of open, high, low, close and volume, with an empty cache (cold) and again (warm);
 beside it `consume(n)` of the same topic and pyarrow's decode and concat, which leaves the rows
-unsorted and not aligned. `replay`: see `replay_speed.py`.
+unsorted and not aligned. `replay`: see `replay_speed.py`; `recovery`: see `recovery.py`.
 
-    python benchmarks/replay.py [--quick] [--json] [--only backfill|history|replay] [--rounds N]
+    python benchmarks/replay.py [--quick] [--json] [--only PART] [--rounds N]
 
 Broker and measuring client share the machine.
 """
@@ -31,6 +31,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.recovery import measure_recovery
 from benchmarks.replay_speed import measure_replay
 from mystocks.backfill import Options, backfill
 from schemas.settings import Settings, load_settings
@@ -39,6 +40,7 @@ from streams.kafka import history
 from streams.kafka.admin import ensure_topics
 from streams.local.stack import LocalStack
 
+PARTS = ("backfill", "history", "replay", "recovery")
 PARTITIONS = 4
 SYMBOLS = 2000
 BARS = 10_000_000
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round, at most 45 s; noisy")
     parser.add_argument("--json", action="store_true", help="last line: one flat JSON object")
     parser.add_argument("--rounds", type=int, default=0, help="rounds (default 3, quick 1)")
-    parser.add_argument("--only", default="", help="backfill, history or replay")
+    parser.add_argument("--only", default="", help=", ".join(PARTS))
     arguments = parser.parse_args()
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     flat: dict[str, float] = {}
@@ -221,13 +223,15 @@ def main() -> None:
                 )
                 if wanted("history"):
                     measure_history(settings, topic, BARS, rounds, report)
+            stack = {
+                "kafka": endpoints.kafka,
+                "redis": endpoints.redis,
+                "data_dir": str(root / "replay"),
+            }
             if wanted("replay"):
-                stack = {
-                    "kafka": endpoints.kafka,
-                    "redis": endpoints.redis,
-                    "data_dir": str(root / "replay"),
-                }
                 measure_replay(stack, rounds, arguments.quick, report)
+            if wanted("recovery"):
+                measure_recovery(stack, rounds, report)
     if arguments.json:
         print(json.dumps(flat))
 
