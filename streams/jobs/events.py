@@ -15,6 +15,7 @@ from schemas.settings import Settings
 from streams.jobs.fold import JobFold
 from streams.kafka.admin import admin_client, partition_count
 from streams.kafka.clients import CALL_TIMEOUT_S, producer, reader
+from streams.kafka.ends import first_and_end
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 from streams.kafka.tail import records_of
 
@@ -108,7 +109,7 @@ class JobEventReader:
         self._fold = JobFold()
         place = TopicPartition(JOB_EVENTS_TOPIC, partition_for(job_id, self._partitions))
         try:
-            low, end = self._consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            low, end = first_and_end(self._consumer, place, CALL_TIMEOUT_S)
         except KafkaException as error:
             raise KafkaUnavailableError(
                 f"expected the offsets of {JOB_EVENTS_TOPIC}, got none "

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from streams.kafka.archive import CHUNKS, CYCLE
 from streams.kafka.batch import header
 from streams.kafka.clients import CALL_TIMEOUT_S
+from streams.kafka.ends import first_and_end
 from streams.kafka.errors import kafka_error
 from streams.kafka.output import Output
 from streams.kafka.partition_run import PartitionRun
@@ -153,7 +154,7 @@ class ArchiveWriter:
         """Returns the day of the newest complete snapshot in the log, or an empty text."""
         place = TopicPartition(self._topic, partition)
         try:
-            low, high = self._reader.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            low, high = first_and_end(self._reader, place, CALL_TIMEOUT_S)
             back = _LOOK_BACK
             while low < high:
                 place.offset = max(low, high - back)

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas import headers
 from schemas.errors import InvalidInputError, MyStocksError, UnavailableError
 from streams.kafka.clients import CALL_TIMEOUT_S
+from streams.kafka.ends import first_and_end
 
 # Event times may be this much newer than the timestamp of their record.
 TIMESTAMP_SLACK_MS = 3_600_000
@@ -29,8 +30,7 @@ def watermarks(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dic
         KafkaException: The broker did not answer.
     """
     return {
-        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=CALL_TIMEOUT_S)
-        for p in partitions
+        p: first_and_end(consumer, TopicPartition(topic, p), CALL_TIMEOUT_S) for p in partitions
     }
 
 

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas import headers as names
 from streams.kafka.batch import PartitionBatch, header
 from streams.kafka.clients import CALL_TIMEOUT_S
+from streams.kafka.ends import first_and_end
 from streams.kafka.errors import (
     KafkaUnavailableError,
     PartitionCountError,
@@ -253,20 +254,13 @@ class Restorer:
         return -1, 0
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        deadline = time.monotonic() + CALL_TIMEOUT_S
-        while True:
-            try:
-                low, high = self._reader.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=CALL_TIMEOUT_S
-                )
-                return low, high
-            except KafkaException as error:
-                if time.monotonic() > deadline:
-                    raise KafkaUnavailableError(
-                        f"expected the offsets of {topic} {partition}, got none "
-                        f"({kafka_error(error).str()}); check the broker"
-                    ) from error
-                time.sleep(0.05)
+        try:
+            return first_and_end(self._reader, TopicPartition(topic, partition), CALL_TIMEOUT_S)
+        except KafkaException as error:
+            raise KafkaUnavailableError(
+                f"expected the offsets of {topic} {partition}, got none "
+                f"({kafka_error(error).str()}); check the broker"
+            ) from error
 
     def _read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[list[Any]]:
         """Yields committed messages of [start, end), or to the end of the log, in steps."""

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from google.rpc import error_details_pb2, status_pb2
 
 from grpc_bridge.metrics import BridgeMetrics
@@ -23,6 +23,7 @@ from mystocks.v1 import market_pb2, realtime_pb2, realtime_pb2_grpc
 from schemas.settings import Settings, load_settings
 from schemas.topics import topic_specs
 from streams.kafka.admin import ensure_topics
+from streams.kafka.ends import first_and_end
 
 TIME = 1_700_000_000_000_000_000
 PARTITIONS = 4
@@ -229,17 +230,6 @@ def unpacked(raw: bytes) -> dict[str, object]:
     return found
 
 
-def _end(reader: Consumer, partition: TopicPartition) -> int:
-    """Also of a broker that has just come back and does not lead the partition yet."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return reader.get_watermark_offsets(partition, timeout=5)[1]
-        except KafkaException:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
 def log_ticks(settings: Settings) -> dict[tuple[int, int], list[market_pb2.Tick]]:
     """All ticks of the source topic by (partition, offset)."""
     reader = Consumer(
@@ -250,7 +240,9 @@ def log_ticks(settings: Settings) -> dict[tuple[int, int], list[market_pb2.Tick]
         }
     )
     topic = settings.features.source_topic
-    ends = {p: _end(reader, TopicPartition(topic, p)) for p in range(PARTITIONS)}
+    ends = {
+        p: first_and_end(reader, TopicPartition(topic, p), PATIENCE_S)[1] for p in range(PARTITIONS)
+    }
     reader.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
     found: dict[tuple[int, int], list[market_pb2.Tick]] = {}
     deadline = time.monotonic() + PATIENCE_S
