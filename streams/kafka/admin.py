@@ -72,12 +72,12 @@ def ensure_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
                     f"expected topic {name} to be created, was refused "
                     f"({kafka_error(error).str()}); create it by hand or correct the settings"
                 ) from error
-    _await_metadata(admin, created)
+    await_metadata(admin, created)
     return created
 
 
-def _await_metadata(admin: AdminClient, names: Sequence[str]) -> None:
-    """Waits until a new topic is visible, since creation is acknowledged a moment earlier."""
+def await_metadata(admin: AdminClient, names: Sequence[str]) -> None:
+    """Waits until new topics are visible, since creation is acknowledged a moment earlier."""
     deadline = time.monotonic() + CALL_TIMEOUT_S
     waiting = set(names)
     while waiting and time.monotonic() < deadline:

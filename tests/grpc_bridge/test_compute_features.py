@@ -14,6 +14,7 @@ from mystocks.v1.realtime_pb2 import ComputeFeaturesRequest
 from processors.features.compute import compute_indicators
 from tests.grpc_bridge.rig import connected, served
 from tests.roles.compute_rig import ComputeRig
+from tests.suspend import suspend
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio, pytest.mark.timeout(180)]
 
@@ -145,7 +146,7 @@ async def test_a_call_learns_that_nobody_computes_before_its_deadline(rig):
 
         role = rig.start()
         assert (await stub.ComputeFeatures(request, timeout=TIMEOUT_S)).features.prices
-        role.process.send_signal(signal.SIGSTOP)
+        suspend(role.process.pid)
         try:
             code, _, status = await refusal(stub.ComputeFeatures(request, timeout=5.0))
         finally:

@@ -23,6 +23,7 @@ from tests.grpc_bridge.rig import (
     tick,
 )
 from tests.roles.rig import FeaturesRig
+from tests.suspend import suspend
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio]
 
@@ -104,7 +105,7 @@ def broker(redis_url, tmp_path_factory):
 @contextlib.asynccontextmanager
 async def silent(broker):
     """The broker takes connections and answers nothing."""
-    broker.send(signal.SIGSTOP)
+    suspend(broker.stack.pids["kafka"])
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from mystocks.v1.realtime_pb2 import (
 )
 from schemas.settings import load_settings
 from schemas.topics import market_data_config
+from streams.kafka.admin import await_metadata
 
 TIME = 1_362_171_600_000_000_000
 SECOND = 1_000_000_000
@@ -53,6 +54,7 @@ class FeaturesTopic:
         config = market_data_config(-1) | {k.replace("_", "."): v for k, v in config.items()}
         new = NewTopic(self.topic, num_partitions=PARTITIONS, config=config)
         self.admin.create_topics([new])[self.topic].result(10)
+        await_metadata(self.admin, [self.topic])
 
     def write(
         self,
