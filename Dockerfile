@@ -7,8 +7,8 @@ WORKDIR /build
 COPY requirements/build.lock requirements/server.lock requirements/
 # Wheels only: nothing is compiled, so no compiler gets into an image.
 RUN python -m venv /opt/mystocks \
-    && python -m pip install --require-hashes -r requirements/build.lock \
-    && /opt/mystocks/bin/python -m pip install --require-hashes --only-binary :all: \
+    && python -m pip install --no-deps --require-hashes -r requirements/build.lock \
+    && /opt/mystocks/bin/python -m pip install --no-deps --require-hashes --only-binary :all: \
         -r requirements/server.lock
 COPY pyproject.toml README.md ./
 COPY schemas schemas

@@ -109,7 +109,9 @@ def install(environment: dict[str, str]) -> None:
     else:
         command = [VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     print(f"setup: packages of {LOCK.relative_to(ROOT)}", flush=True)
-    run([*command, "--require-hashes", "-r", LOCK], environment)
+    # The lock is complete. Without --no-deps an older pip looks at newer releases of a package that
+    # another one wants with an extra, and refuses them for want of a hash.
+    run([*command, "--no-deps", "--require-hashes", "-r", LOCK], environment)
     run([*command, "--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
 
 
