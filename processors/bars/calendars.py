@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from processors.bars.session_cache import cached_sessions
 from schemas.errors import MyStocksError
 from schemas.symbols import market_of
 
@@ -88,7 +89,7 @@ class Calendars:
 
     @classmethod
     def load(cls) -> "Calendars":
-        """Returns the sessions of all markets; takes about two seconds.
+        """Returns the sessions of all markets; takes about two seconds where no cache has them.
 
         Raises:
             CalendarError: The library knows no such calendar.
@@ -106,32 +107,33 @@ class Calendars:
 
 
 def _load(name: str, market: Market) -> Longs:
-    # Imports pandas, which takes a second; only roles that need sessions pay for it.
-    import exchange_calendars
-    from exchange_calendars.errors import CalendarError as LibraryError
-
-    try:
-        calendar = exchange_calendars.get_calendar(market.calendar, start=_FIRST_DAY)
-    except (LibraryError, ValueError) as error:
-        raise CalendarError(
-            f"expected the calendar {market.calendar} of market {name}, was not to be had "
-            f"({error}); install exchange-calendars as requirements/ say"
-        ) from error
-    schedule = calendar.schedule
-    last = schedule.index[-1].to_pydatetime().replace(tzinfo=None)
-    if last - datetime.datetime.now(tz=datetime.UTC).replace(tzinfo=None) < _SHORT_HORIZON:
+    sessions = cached_sessions(market.calendar, lambda: _sessions(name, market.calendar))
+    last = datetime.datetime.fromtimestamp(int(sessions[-1, -1]) / 1e9, tz=datetime.UTC)
+    if last - datetime.datetime.now(tz=datetime.UTC) < _SHORT_HORIZON:
         _log.warning(
             "calendar ends soon; later bars are aligned to UTC",
             market=name,
             last_session=last.date().isoformat(),
         )
-    return segments_of(
-        _nanoseconds(schedule["open"]),
-        _nanoseconds(schedule["break_start"]),
-        _nanoseconds(schedule["break_end"]),
-        _nanoseconds(schedule["close"]),
-        market,
-    )
+    opens, break_starts, break_ends, closes = sessions.T
+    return segments_of(opens, break_starts, break_ends, closes, market)
+
+
+def _sessions(name: str, calendar: str) -> Longs:
+    """Returns open, start and end of the break (0: none), and close of every session, [n, 4]."""
+    # Imports pandas, which takes a second; only roles that need sessions pay for it.
+    import exchange_calendars
+    from exchange_calendars.errors import CalendarError as LibraryError
+
+    try:
+        schedule = exchange_calendars.get_calendar(calendar, start=_FIRST_DAY).schedule
+    except (LibraryError, ValueError) as error:
+        raise CalendarError(
+            f"expected the calendar {calendar} of market {name}, was not to be had "
+            f"({error}); install exchange-calendars as requirements/ say"
+        ) from error
+    columns = ("open", "break_start", "break_end", "close")
+    return np.stack([_nanoseconds(schedule[column]) for column in columns], axis=1)
 
 
 def _nanoseconds(column: Any) -> Longs:

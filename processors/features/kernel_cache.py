@@ -4,7 +4,6 @@ A module's file name is the hash of everything that its machine code depends on.
 machine code beside it, in ``__pycache__``.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -19,14 +18,11 @@ import llvmlite.binding
 import numba
 import numpy as np
 
+from processors.disk_cache import write_by_rename
+from schemas.cache_directory import cache_directory
+
 _MODIFIED = 946_684_800
 """Modification time of every generated file: numba compares it, two writers must agree."""
-
-
-def default_cache_dir() -> Path:
-    """Return ``$XDG_CACHE_HOME/mystocks/kernels`` (``~/.cache`` if unset)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "mystocks" / "kernels"
 
 
 def load_generated(text: str, cache_dir: Path | None = None) -> ModuleType:
@@ -34,8 +30,8 @@ def load_generated(text: str, cache_dir: Path | None = None) -> ModuleType:
 
     Args:
         text: Python source.
-        cache_dir: Where generated modules are; `default_cache_dir` if None. A directory that
-            cannot be written is replaced by a temporary one.
+        cache_dir: Where generated modules are; ``kernels`` in `cache_directory` if None. A
+            directory that cannot be written is replaced by a temporary one.
     """
     cpu = llvmlite.binding.get_host_cpu_name()
     parts = (text, numba.__version__, llvmlite.__version__, np.__version__, cpu)
@@ -43,7 +39,7 @@ def load_generated(text: str, cache_dir: Path | None = None) -> ModuleType:
     name = f"mystocks_kernel_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    directory = cache_dir or default_cache_dir()
+    directory = cache_dir or cache_directory() / "kernels"
     try:
         path = _write(directory, name, text)
     except OSError:
@@ -69,16 +65,7 @@ def _write(directory: Path, name: str, text: str) -> Path:
         raise PermissionError(f"{directory} is not writable")
     if path.exists() and path.read_text() == text:
         return path
-    handle, draft = tempfile.mkstemp(dir=directory, prefix=".draft-", suffix=".py")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.utime(draft, (_MODIFIED, _MODIFIED))
-        Path(draft).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(draft).unlink()
-        raise
+    write_by_rename(path, lambda file: file.write(text.encode()), modified_s=_MODIFIED)
     return path
 
 

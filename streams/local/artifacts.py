@@ -6,7 +6,6 @@ fetched by itself: a resolver that follows dependencies would pick versions of i
 
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from schemas.cache_directory import cache_directory
 from streams.local.errors import DownloadError
 
 KAFKA_VERSION = "4.3.1"
@@ -61,12 +61,6 @@ class MavenRepository:
         context = MavenContext(repo_cache=directory, timeout=_HTTP_TIMEOUT_S)
         component = context.project(artifact.group, artifact.name).at_version(artifact.version)
         return Path(component.artifact().resolve())
-
-
-def cache_directory() -> Path:
-    """Directory for what can be fetched or made again: `$XDG_CACHE_HOME/mystocks`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "mystocks"
 
 
 def read_lock(path: Path = LOCK_FILE) -> tuple[Artifact, ...]:
