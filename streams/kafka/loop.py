@@ -158,7 +158,7 @@ class MicroBatchLoop:
         """Returns messages of live partitions, and whether more were waiting."""
         began, epoch = self._clock(), self._assignment.epoch
         wanted = self._sizer.messages
-        messages = self._consumer.consume(wanted, 0.0)
+        messages = self._consumer.consume(wanted, self._output.rest_s)
         patience = self._patience()
         if not messages and patience > 0:
             messages = self._consumer.consume(1, patience)

@@ -217,6 +217,7 @@ class FakeOutput:
     """A transaction: records become visible, and offsets count, at commit alone."""
 
     visible_when_settled = False
+    rest_s = 0.0
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -127,6 +127,7 @@ class Output:
     """Notes records with the moment at which they became visible."""
 
     visible_when_settled = False
+    rest_s = 0.0
 
     def __init__(self, time: Time, fail_at: int = -1) -> None:
         self.open = False
