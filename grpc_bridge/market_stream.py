@@ -176,7 +176,8 @@ class MarketStream:
     async def _read(self) -> None:
         try:
             await self._read_requests()
-            await self._drain()
+            if self._reason_to_end() is None:
+                await self._drain()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -185,7 +186,8 @@ class MarketStream:
 
     async def _read_requests(self) -> None:
         read, sink, sender, entry = self._context.read, self._sink, self._sender, self._entry
-        while (raw := await read()) is not grpc.aio.EOF:
+        # A client that does not read the reason to end must not go on being read itself.
+        while self._reason_to_end() is None and (raw := await read()) is not grpc.aio.EOF:
             entry.touch()
             number, ticks, selection = parse_request(raw)
             if ticks is None:

@@ -210,6 +210,18 @@ def block_rows(block: market_pb2.FeatureBlock):
         yield identity, (block.symbols[block.symbol_index[i]], block.event_time_ns[i])
 
 
+async def settled(stub: realtime_pb2_grpc.RealTimeServiceStub) -> int:
+    """Ticks received of the oldest stream once they do not become more."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.6:
+        stats = await stub.GetStreamStats(realtime_pb2.GetStreamStatsRequest())
+        now = stats.streams[0].ticks_received if stats.streams else 0
+        if now != before or now == 0:
+            before, since = now, time.monotonic()
+        await asyncio.sleep(0.05)
+    return before
+
+
 async def details(call) -> dict[str, object]:
     """The messages in the status of a call that failed, by name."""
     metadata = dict(await call.trailing_metadata())

@@ -1,6 +1,7 @@
 """What is no request ends the stream with INVALID_ARGUMENT; what came before it is in the log."""
 
 import asyncio
+import contextlib
 import random
 
 import grpc
@@ -8,7 +9,15 @@ import pytest
 
 from mystocks.v1.market_pb2 import Tick, TickBatch
 from mystocks.v1.realtime_pb2 import MarketDataRequest
-from tests.grpc_bridge.rig import MarketClient, connected, details, log_ticks, tick
+from tests.grpc_bridge.rig import (
+    MarketClient,
+    connected,
+    details,
+    log_ticks,
+    served,
+    settled,
+    tick,
+)
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio]
 
@@ -149,3 +158,30 @@ async def test_many_refusals_come_in_parts_that_fit(live, unique):
     assert [row for _, row, _ in client.refused] == list(range(9000))
     assert client.accepted == 1
     assert client.responses > 9
+
+
+async def test_a_failed_stream_reads_no_more_of_a_client_that_does_not_read(own):
+    refused, ahead, behind = [tick("A", i, price=-1.0) for i in range(500)], 10, 100
+    many = MarketDataRequest(batch=TickBatch(ticks=refused)).SerializeToString()
+    options = [("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
+    async with (
+        served(own()) as (address, _),
+        connected(address) as other,
+        grpc.aio.insecure_channel(address, options=options) as channel,
+    ):
+        client = RawCall(channel)
+        # Refusals are larger than their ticks: the bridge cannot send all of them, and waits.
+        for _ in range(ahead):
+            await client.call.write(many)
+        assert await settled(other) == 500 * ahead
+        await client.call.write(BAD["a tick that is none"])
+        sending = asyncio.create_task(_write_on(client, many, behind))
+        assert await settled(other) <= 500 * (ahead + 2)
+        assert await client.rest() is grpc.StatusCode.INVALID_ARGUMENT
+        await sending
+
+
+async def _write_on(client: RawCall, value: bytes, count: int) -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for _ in range(count):
+            await client.call.write(value)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import grpc
 import pytest
@@ -14,6 +13,7 @@ from tests.grpc_bridge.rig import (
     details,
     log_ticks,
     served,
+    settled,
     tick,
 )
 
@@ -149,7 +149,7 @@ async def test_a_client_that_does_not_read_is_not_read_either(own, monkeypatch):
     ):
         client = MarketClient(stub)
         sending = asyncio.create_task(_send_all(client, bad, count))
-        received = await _settled(other)
+        received = await settled(other)
         assert 1000 <= received < 500 * count
         await client.until(lambda: len(client.refused) == 500 * count)
         await sending
@@ -158,18 +158,6 @@ async def test_a_client_that_does_not_read_is_not_read_either(own, monkeypatch):
 async def _send_all(client, ticks, count):
     for number in range(1, count + 1):
         await client.send(number, *ticks)
-
-
-async def _settled(stub):
-    """Ticks received once they do not become more."""
-    before, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.6:
-        stats = await stub.GetStreamStats(realtime_pb2.GetStreamStatsRequest())
-        now = stats.streams[0].ticks_received if stats.streams else 0
-        if now != before or now == 0:
-            before, since = now, time.monotonic()
-        await asyncio.sleep(0.05)
-    return before
 
 
 async def test_stopping_the_bridge_acknowledges_what_it_has_and_says_what_it_has_not(own):
