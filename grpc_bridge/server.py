@@ -14,6 +14,7 @@ from grpc_bridge.get_features import GetFeatures
 from grpc_bridge.group_progress import GroupProgress
 from grpc_bridge.handlers import Service, handler_of
 from grpc_bridge.jobs import IntegratedJobService
+from grpc_bridge.limits import max_response_bytes
 from grpc_bridge.metrics import BridgeMetrics
 from grpc_bridge.ml import IntegratedMLService
 from grpc_bridge.realtime import IntegratedRealTimeService
@@ -118,7 +119,7 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", max_response_bytes(settings)),
         # A client that vanished without closing its connection is noticed after both.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),

@@ -285,7 +285,8 @@ class GrpcSettings(_Section):
         address: Where clients of this process find a bridge, ``host:port``; None is the one that
             `mystocks up` runs.
         max_streams: Streams open at once in one process.
-        max_message_bytes: Largest message in either direction.
+        max_message_bytes: Largest message that a client may send; of a response too, where that is
+            more than the 4 MiB that clients accept by default.
         queue_bytes: Encoded rows that may wait for one reader.
         unacknowledged_bytes: Ticks of one stream that may wait for the broker.
         linger_ms: How long acknowledgements and rows are collected into one response.

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from mystocks.v1 import realtime_pb2
+from tests.grpc_bridge.fanout.rig import FeaturesTopic
 from tests.grpc_bridge.rig import (
     MarketClient,
     connected,
@@ -48,6 +49,26 @@ async def test_the_stream_after_the_last_one_is_told_to_come_back(own):
         again = MarketClient(stub)
         await again.send(1, tick("A"))
         await again.until(lambda: again.accepted == 1)
+
+
+async def test_a_small_limit_for_requests_lets_the_bridge_answer(own, kafka_bootstrap, unique):
+    count = 20_000
+    settings = own(max_message_bytes=64 * 1024)
+    topic = FeaturesTopic(kafka_bootstrap, unique, create=False)
+    topic.write(0, count)
+    async with served(settings) as (address, _), connected(address) as stub:
+        rows, largest = 0, 0
+        async with asyncio.timeout(30):
+            async for response in stub.SubscribeFeatures(topic.request(earliest=True)):
+                rows += sum(len(block.prices) for block in response.blocks)
+                largest = max(largest, response.ByteSize())
+                if rows == count:
+                    break
+        assert largest > 64 * 1024
+        client = MarketClient(stub)
+        await client.send(1, *[tick("A", i) for i in range(4000)])
+        assert await client.rest() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in await client.call.details()
 
 
 async def test_a_silent_stream_is_ended_and_a_busy_one_is_not(own):
