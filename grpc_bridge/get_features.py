@@ -1,5 +1,6 @@
 """`GetFeatures`: the latest rows, from the Redis table."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,20 +8,21 @@ import orjson
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from grpc_bridge.fanout.choice import checked_names, checked_symbols, listed
 from grpc_bridge.fanout.hub import FeatureHub
+from grpc_bridge.limits import max_response_bytes
 from mystocks.v1.market_pb2 import FeatureBlock, RowPosition
 from mystocks.v1.realtime_pb2 import GetFeaturesRequest, GetFeaturesResponse
 from schemas.requests import Code, RequestFailedError
 from schemas.settings import Settings
-from schemas.symbols import symbol_problem
 from streams.tables.feature_table import TableNames
 
 # What a row has beside the features.
 _FIXED = frozenset({"symbol", "event_time_ns", "price", "partition", "row"})
-# Without symbols: more rows than this are refused. They come in parts, since Redis does nothing
-# else while it collects one.
+# Without symbols: more rows than this are refused.
 _MAX_ROWS = 10_000
-_ROWS_PER_SCAN = 1000
+# Rows come in parts, since Redis does nothing else while it collects one.
+_ROWS_PER_PART = 1000
 _NAN = float("nan")
 
 
@@ -58,13 +60,8 @@ class GetFeatures:
             RequestFailedError: A symbol or a name is not acceptable, there is no such set, there
                 are too many rows, or Redis is not there.
         """
-        for i, symbol in enumerate(request.symbols):
-            if problem := symbol_problem(symbol):
-                raise RequestFailedError(
-                    Code.INVALID_ARGUMENT,
-                    f"expected a symbol, was one to refuse ({problem}); correct it",
-                    field=f"symbols[{i}]",
-                )
+        checked_symbols(request.symbols)
+        checked_names(request.names)
         feature_set = request.feature_set or self._settings.features.name
         info = await self._hub.describe(feature_set)
         key = TableNames.of(feature_set).rows
@@ -78,11 +75,37 @@ class GetFeatures:
                 f"({error}); start it, or correct MYSTOCKS_REDIS__URL",
                 retry_after_s=1.0,
             ) from error
+        # Many rows take longer than other streams should wait for the event loop.
+        return await asyncio.to_thread(
+            self._response, feature_set, symbols, values, request.names, info.columns
+        )
+
+    def _response(
+        self,
+        feature_set: str,
+        symbols: Sequence[str],
+        values: Mapping[str, bytes],
+        wanted: Sequence[str],
+        columns: Sequence[str],
+    ) -> GetFeaturesResponse:
         rows = [orjson.loads(value) for value in values.values()]
-        names = _names(rows, request.names, info.columns)
-        return GetFeaturesResponse(
-            features=_block(feature_set, names, rows),
-            unknown_symbols=[symbol for symbol in symbols if symbol not in values],
+        names = _names(rows, wanted, columns)
+        most = max_response_bytes(self._settings.grpc)
+        # Times, prices and features alone.
+        size = 8 * len(rows) * (2 + len(names))
+        if size <= most:
+            response = GetFeaturesResponse(
+                features=_block(feature_set, names, rows),
+                unknown_symbols=[symbol for symbol in symbols if symbol not in values],
+            )
+            size = response.ByteSize()
+            if size <= most:
+                return response
+        raise RequestFailedError(
+            Code.RESOURCE_EXHAUSTED,
+            f"expected a response of at most {most} bytes, was {size} ({len(rows)} rows of "
+            f"{len(names)} features); name fewer symbols or features at a time",
+            field="symbols",
         )
 
     def _connected(self) -> redis.asyncio.Redis:
@@ -94,18 +117,22 @@ class GetFeatures:
         return self._client
 
     async def _of(self, key: str, symbols: Sequence[str]) -> dict[str, bytes]:
-        values: list[Any] = await self._connected().hmget(key, list(symbols))
-        return {
-            symbol: value
-            for symbol, value in zip(symbols, values, strict=True)
-            if value is not None
-        }
+        found: dict[str, bytes] = {}
+        for begin in range(0, len(symbols), _ROWS_PER_PART):
+            part = list(symbols[begin : begin + _ROWS_PER_PART])
+            values: list[Any] = await self._connected().hmget(key, part)
+            found.update(
+                (symbol, value)
+                for symbol, value in zip(part, values, strict=True)
+                if value is not None
+            )
+        return found
 
     async def _all(self, key: str) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         cursor = 0
         while True:
-            answer: Any = await self._connected().hscan(key, cursor, count=_ROWS_PER_SCAN)
+            answer: Any = await self._connected().hscan(key, cursor, count=_ROWS_PER_PART)
             cursor, part = answer
             found.update((symbol.decode(), value) for symbol, value in part.items())
             if len(found) > _MAX_ROWS:
@@ -129,7 +156,7 @@ def _names(
         if name not in known and known:
             raise RequestFailedError(
                 Code.INVALID_ARGUMENT,
-                f"expected a feature of the set, was {name[:64]!a}; there are {', '.join(known)}",
+                f"expected a feature of the set, was {name[:64]!a}; there are {listed(known)}",
                 field=f"names[{i}]",
             )
     return list(dict.fromkeys(wanted)) or known

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from grpc_bridge.fanout.errors import BadSelectionError
 from mystocks.v1.realtime_pb2 import FeatureSelection, SlowReaderPolicy
-from schemas.symbols import symbol_problem
+from schemas.selections import SelectionProblem, names_problem, symbols_problem
 
 DEFAULT_SET = "ticks"
 # As in the settings: part of a topic's name.
 _SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# A feature's name is an identifier; the longest that indicators make is far below.
-_MAX_NAME = 128
-_MAX_NAMES = 1000
+# Of a set's features, an error lists so many.
+_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +46,30 @@ def set_name(name: str, field: str = "feature_set") -> str:
     return name or DEFAULT_SET
 
 
-def checked_symbols(symbols: Iterable[str], field: str = "symbols") -> frozenset[str]:
+def checked_symbols(symbols: Sequence[str], field: str = "symbols") -> frozenset[str]:
     """Returns symbols.
 
     Raises:
-        BadSelectionError: One of them cannot be a symbol; the message names which.
+        BadSelectionError: They are too many, or one of them cannot be a symbol; the message names
+            which.
     """
-    found = []
-    for i, symbol in enumerate(symbols):
-        problem = symbol_problem(symbol)
-        if problem:
-            raise BadSelectionError(f"{problem}; correct it", f"{field}[{i}]")
-        found.append(symbol)
-    return frozenset(found)
+    _refuse(symbols_problem(symbols, field))
+    return frozenset(symbols)
+
+
+def checked_names(names: Sequence[str], field: str = "names") -> tuple[str, ...]:
+    """Returns names of features, each once.
+
+    Raises:
+        BadSelectionError: They are too many, or one of them cannot be a name.
+    """
+    _refuse(names_problem(names, field))
+    return tuple(dict.fromkeys(names))
+
+
+def _refuse(problem: SelectionProblem | None) -> None:
+    if problem is not None:
+        raise BadSelectionError(problem.text, problem.field)
 
 
 def choice_of(
@@ -80,16 +90,7 @@ def choice_of(
             f"expected a policy of SlowReaderPolicy, was {selection.policy}", f"{field}.policy"
         )
     symbols = checked_symbols(selection.symbols, f"{field}.symbols") or None
-    names = tuple(dict.fromkeys(selection.names))
-    if len(names) > _MAX_NAMES:
-        raise BadSelectionError(
-            f"expected at most {_MAX_NAMES} names, was {len(names)}", f"{field}.names"
-        )
-    for i, name in enumerate(names):
-        if not name or len(name) > _MAX_NAME:
-            raise BadSelectionError(
-                f"expected the name of a feature, was {name!r:.80}", f"{field}.names[{i}]"
-            )
+    names = checked_names(selection.names, f"{field}.names")
     return Choice(symbols, names or None, since_ns)
 
 
@@ -99,9 +100,15 @@ def check_names(choice: Choice, columns: Sequence[str], field: str = "selection.
     Raises:
         BadSelectionError: The set has no such feature; the message lists those it has.
     """
-    unknown = [name for name in choice.names or () if name not in columns]
-    if unknown:
+    known = frozenset(columns)
+    unknown = next((name for name in choice.names or () if name not in known), None)
+    if unknown is not None:
         raise BadSelectionError(
-            f"expected features of the set, which has {', '.join(columns)}, was {unknown[0]!r:.80}",
-            field,
+            f"expected features of the set, which has {listed(columns)}, was {unknown!r:.80}", field
         )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names for an error, the first ones where there are many."""
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

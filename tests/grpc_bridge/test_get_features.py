@@ -6,8 +6,12 @@ import math
 import grpc
 import pytest
 
-from mystocks.v1.realtime_pb2 import GetFeaturesRequest, GetStreamStatsRequest
-from tests.grpc_bridge.rig import TIME, MarketClient, connected, served, tick
+from mystocks.v1.realtime_pb2 import (
+    GetFeaturesRequest,
+    GetStreamStatsRequest,
+    SubscribeFeaturesRequest,
+)
+from tests.grpc_bridge.rig import TIME, MarketClient, connected, details, served, tick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio]
 
@@ -94,6 +98,64 @@ async def test_too_many_rows_are_refused(own, monkeypatch, redis_url):
         client.delete(table)
 
 
+async def test_an_answer_too_large_for_a_message_is_refused_with_what_to_do(own, redis_url):
+    import orjson
+    import redis
+
+    settings = own()
+    table, names = f"features:{settings.features.name}", [f"feature_{i}" for i in range(60)]
+    row = {"event_time_ns": 1, "price": 1.0, "partition": 0, "row": 0} | dict.fromkeys(names, 0.5)
+    symbols = [f"S{i}" for i in range(9000)]
+    client = redis.Redis.from_url(redis_url)
+    client.hset(table, mapping={s: orjson.dumps({"symbol": s} | row) for s in symbols})
+    try:
+        async with served(settings) as (address, _), connected(address) as stub:
+            for asked in (symbols, []):
+                with pytest.raises(grpc.aio.AioRpcError, match="name fewer symbols") as caught:
+                    await stub.GetFeatures(GetFeaturesRequest(symbols=asked))
+                assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            request = GetFeaturesRequest(symbols=symbols, names=names[:20])
+            answer = await stub.GetFeatures(request)
+            assert len(answer.features.prices) == 9000
+            assert len(answer.features.values) == 9000 * 20
+        raised = settings.model_copy(
+            update={"grpc": settings.grpc.model_copy(update={"max_message_bytes": 8 * 1024**2})}
+        )
+        async with (
+            served(raised) as (address, _),
+            connected(address, max_receive_message_length=-1) as stub,
+        ):
+            answer = await stub.GetFeatures(GetFeaturesRequest(symbols=symbols))
+            assert len(answer.features.values) == 9000 * 60
+    finally:
+        client.delete(table)
+
+
+TOO_MUCH = {
+    "symbols": ({"symbols": ["A"] * 20_001}, "symbols", "at most 20000 symbols"),
+    "names": ({"names": [f"n{i}" for i in range(1001)]}, "names", "at most 1000 names"),
+    "a long name": ({"names": ["n" * 129]}, "names[0]", "1 to 128 characters"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+async def test_every_call_bounds_what_may_be_asked_for(live, case):
+    asked, field, text = TOO_MUCH[case]
+    async with connected(live.address) as stub:
+        subscription = stub.SubscribeFeatures(SubscribeFeaturesRequest(selection=asked))
+        stream = MarketClient(stub)
+        await stream.select(**asked)
+        for call, prefix in (
+            (stub.GetFeatures(GetFeaturesRequest(**asked)), ""),
+            (subscription, "selection."),
+            (stream.call, "selection."),
+        ):
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert text in await call.details()
+            (violation,) = (await details(call))["BadRequest"].field_violations
+            assert violation.field == prefix + field
+
+
 async def test_without_redis_the_answer_says_so(own):
     settings = own()
     nowhere = settings.redis.model_validate({"url": "redis://127.0.0.1:1/0"})
@@ -135,3 +197,7 @@ async def test_stats_show_streams_and_progress(live, unique):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetStreamStats(GetStreamStatsRequest(feature_set="nope"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetStreamStats(GetStreamStatsRequest(feature_set="a b"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "feature_set" in caught.value.details()
