@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import grpc
 
 from grpc_bridge.errors import Context, StreamInterruptedError, failure_of
 from grpc_bridge.fanout.hub import FeatureHub
+from grpc_bridge.fanout.subscription import Listener
 from grpc_bridge.fanout.wire import frame, frames
 from grpc_bridge.group_progress import GroupProgress
 from grpc_bridge.market_request import parse_request
@@ -16,7 +18,8 @@ from grpc_bridge.tick_sender import UNKNOWN_OFFSET, TickSender
 from grpc_bridge.tick_sink import TickSink
 from mystocks.v1.realtime_pb2 import FeatureSelection, SubscribeFeaturesRequest
 from schemas.errors import MyStocksError, UnavailableError
-from schemas.requests import Code
+from schemas.requests import Code, RequestFailedError
+from schemas.selections import MAX_SYMBOLS
 from schemas.settings import Settings
 
 # Fields of MarketDataResponse.
@@ -202,8 +205,22 @@ class MarketStream:
     async def _listen(self) -> None:
         """Rows of the symbols that are sent, from the first tick on."""
         listener = await self._feed_context.enter_async_context(self._hub.listen(self._set, set()))
-        self._sender.on_symbols = listener.add_symbols
+        self._sender.on_symbols = partial(self._widen, listener)
         self._feed = self._entry.progress = RowFeed(listener, self._sender, self._wake)
+
+    def _widen(self, listener: Listener, symbols: set[str]) -> None:
+        if len(listener.symbols) + len(symbols - listener.symbols) <= MAX_SYMBOLS:
+            listener.add_symbols(symbols)
+        else:
+            self._sender.on_symbols = None
+            self._fail(
+                RequestFailedError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"expected ticks of at most {MAX_SYMBOLS} symbols on a stream that gets their "
+                    "rows back, was of more; use several streams, or say with `select` what is to "
+                    "come back",
+                )
+            )
 
     async def _select(self, selection: FeatureSelection) -> None:
         """Rows of a selection from now on, in place of what came so far."""

@@ -67,16 +67,21 @@ class Channel:
         feature_set: Name of the set.
         choice: What is shown.
         token: Where the log begins.
+        alone: Whether the symbols of the choice are a set that grows, so that nobody shares it.
 
     Attributes:
+        alone: As given.
         readers: Who is told about new links.
         conflating: Those of them who are told about rows, too.
         head: The newest link.
         pending_bytes: Offered and not published yet.
     """
 
-    def __init__(self, feature_set: str, choice: Choice, token: bytes) -> None:
+    def __init__(
+        self, feature_set: str, choice: Choice, token: bytes, *, alone: bool = False
+    ) -> None:
         self.choice = choice
+        self.alone = alone
         self.readers: list[ChannelReader] = []
         self.conflating: list[ChannelReader] = []
         self.head = Link(Delivery((), token, 0), 0, 0)
@@ -112,14 +117,15 @@ class Channel:
         pick = pick_rows(record, self.choice, seen)
         if pick is None:
             return False
-        whole = self.choice.since_ns is None or record.oldest_ns >= self.choice.since_ns
+        since_ns = self.choice.since_ns
+        shares = not self.alone and (since_ns is None or record.oldest_ns >= since_ns)
         key = self.choice
-        if whole and key.since_ns is not None:
+        if shares and since_ns is not None:
             key = Choice(key.symbols, key.names)
-        data = shared.get(key) if whole else None
+        data = shared.get(key) if shares else None
         if data is None:
             data = encode_record(self._set, record, self.choice, pick)
-            if whole:
+            if shares:
                 shared[key] = data
         rows = pick.stop - pick.start if isinstance(pick, slice) else len(pick)
         source = (record.source_first_offset, record.source_last_offset)

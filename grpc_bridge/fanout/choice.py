@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from grpc_bridge.fanout.errors import BadSelectionError
@@ -28,7 +29,7 @@ class Choice:
             such bound.
     """
 
-    symbols: frozenset[str] | None = None
+    symbols: AbstractSet[str] | None = None
     names: tuple[str, ...] | None = None
     since_ns: int | None = None
 

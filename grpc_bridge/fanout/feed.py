@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -188,9 +187,9 @@ class Feed:
         return channel
 
     def join_alone(self, choice: Choice, reader: ChannelReader) -> Channel:
-        """Adds a reader to a channel of its own, which `widen` may change."""
+        """Adds a reader to a channel of its own, whose set of symbols `widen` makes larger."""
         self._check_running()
-        channel = self._new_channel(choice)
+        channel = self._new_channel(choice, alone=True)
         channel.add(reader)
         return channel
 
@@ -199,7 +198,7 @@ class Feed:
         channel.remove(reader)
         if channel.readers:
             return
-        if self._shared.get(channel.choice) is channel:
+        if not channel.alone and self._shared.get(channel.choice) is channel:
             del self._shared[channel.choice]
         self._everything.pop(channel, None)
         for symbol in channel.choice.symbols or ():
@@ -216,10 +215,12 @@ class Feed:
 
     def widen(self, channel: Channel, symbols: AbstractSet[str]) -> None:
         """Shows more symbols on the channel of one reader."""
-        known = channel.choice.symbols or frozenset()
-        new = symbols - known
-        if new and channel.readers:
-            channel.choice = replace(channel.choice, symbols=known | new)
+        known = channel.choice.symbols
+        assert isinstance(known, set)
+        if channel.readers:
+            new = symbols - known
+            # In place: a copy would cost as much as all symbols so far, for every few new ones.
+            known |= new
             self._index(channel, new)
 
     def fail(self, error: MyStocksError) -> None:
@@ -246,8 +247,8 @@ class Feed:
         if self.error is not None:
             raise self.error
 
-    def _new_channel(self, choice: Choice) -> Channel:
-        channel = Channel(self.name, choice, self.token)
+    def _new_channel(self, choice: Choice, *, alone: bool = False) -> Channel:
+        channel = Channel(self.name, choice, self.token, alone=alone)
         if choice.symbols is None:
             self._everything[channel] = None
         else:

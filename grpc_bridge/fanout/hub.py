@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 import structlog
 
 from grpc_bridge.fanout.broker import Broker
-from grpc_bridge.fanout.choice import Choice, check_names, checked_symbols, choice_of, set_name
+from grpc_bridge.fanout.choice import check_names, checked_symbols, choice_of, set_name
 from grpc_bridge.fanout.errors import StreamCutError, TopicReplacedError, UnknownFeatureSetError
 from grpc_bridge.fanout.feed import RING_BYTES, FeatureSetInfo, Feed
 from grpc_bridge.fanout.history import History
@@ -113,7 +113,7 @@ class FeatureHub:
 
     @contextlib.asynccontextmanager
     async def listen(
-        self, feature_set: str = "", symbols: Iterable[str] = (), names: Iterable[str] = ()
+        self, feature_set: str = "", symbols: Iterable[str] = ()
     ) -> AsyncIterator[Listener]:
         """Yields a listener for rows that are read from now on.
 
@@ -122,16 +122,9 @@ class FeatureHub:
             UnknownFeatureSetError: There is no such set.
             UnavailableError: The broker does not answer.
         """
-        wanted = Choice(checked_symbols(symbols), tuple(names) or None)
+        wanted = checked_symbols(tuple(symbols))
         feed = await self._feed(set_name(feature_set))
-        if feed.columns:
-            check_names(wanted, feed.columns)
-        listener = Listener(
-            feed,
-            wanted.symbols or frozenset(),
-            wanted.names,
-            queue_bytes=self._settings.grpc.queue_bytes,
-        )
+        listener = Listener(feed, wanted, queue_bytes=self._settings.grpc.queue_bytes)
         with contextlib.closing(listener):
             yield listener
 

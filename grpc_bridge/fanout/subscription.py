@@ -238,19 +238,15 @@ class Listener(Subscription):
     Args:
         feed: Of the set.
         symbols: To begin with.
-        names: Features to show; None for all of the set.
         queue_bytes: Encoded rows that may wait.
+
+    Attributes:
+        symbols: Those whose rows it delivers.
     """
 
-    def __init__(
-        self,
-        feed: Feed,
-        symbols: frozenset[str],
-        names: tuple[str, ...] | None,
-        *,
-        queue_bytes: int,
-    ) -> None:
-        super().__init__(feed, Choice(symbols, names), None, queue_bytes=queue_bytes)
+    def __init__(self, feed: Feed, symbols: AbstractSet[str], *, queue_bytes: int) -> None:
+        self.symbols: AbstractSet[str] = set(symbols)
+        super().__init__(feed, Choice(self.symbols), None, queue_bytes=queue_bytes)
         self._begun = True  # there is no empty delivery at first
 
     def _join(self) -> None:

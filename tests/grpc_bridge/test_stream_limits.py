@@ -71,6 +71,26 @@ async def test_a_small_limit_for_requests_lets_the_bridge_answer(own, kafka_boot
         assert "larger than max" in await client.call.details()
 
 
+async def test_symbols_whose_rows_come_back_are_bounded(own, monkeypatch):
+    monkeypatch.setattr("grpc_bridge.market_stream.MAX_SYMBOLS", 5)
+    async with served(own()) as (address, _), connected(address) as stub:
+        client = MarketClient(stub)
+        for number in range(1, 21):
+            await client.send(number, tick(f"S{number % 5}"))
+        await client.until(lambda: client.accepted == 20)
+        await client.send(21, tick("S0"), tick("another"))
+        assert await client.rest() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "at most 5 symbols" in await client.call.details()
+        assert client.accepted == 22
+        found = (await details(client.call))["StreamInterrupted"]
+        assert not found.unacknowledged
+        assert found.resume == client.token
+        chosen = MarketClient(stub)
+        await chosen.select(symbols=["S0"])
+        await chosen.send(1, *[tick(f"S{i}") for i in range(50)])
+        await chosen.until(lambda: chosen.accepted == 50)
+
+
 async def test_a_silent_stream_is_ended_and_a_busy_one_is_not(own):
     async with served(own(idle_timeout_s=1.5)) as (address, metrics), connected(address) as stub:
         silent, busy = MarketClient(stub), MarketClient(stub)

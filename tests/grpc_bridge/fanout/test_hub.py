@@ -172,6 +172,24 @@ async def test_a_listener_gets_rows_of_symbols_that_become_more(topic):
         topic.write(1, 3)
         second = await listener.take()
         assert listener.rows_sent == 4
+@pytest.mark.asyncio
+async def test_a_listener_s_symbols_grow_in_place_and_only_it_gets_their_rows(topic):
+    async with (
+        running(topic.hub(linger_ms=0)) as hub,
+        hub.listen(topic.set) as listener,
+        hub.listen(topic.set) as other,
+    ):
+        symbols = listener.symbols
+        for symbol in ("AAPL", "IBM", "IBM"):
+            listener.add_symbols({symbol})
+        assert listener.symbols is symbols
+        assert symbols == {"AAPL", "IBM"}
+        topic.write(0, 3)
+        await hub.caught_up(topic.set)
+        assert listener.take_nowait().rows == 2
+        assert other.take_nowait() is None
+
+
     (block,) = map(FeatureBlock.FromString, (b.data for b in first.blocks))
     assert row_numbers(block) == [1, 4]
     check_values(block)
