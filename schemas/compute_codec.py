@@ -85,14 +85,24 @@ def encode_answer(rows: ComputedRows) -> bytes:
 def encode_failure(error: RequestFailedError) -> bytes:
     """Returns a serialized `ComputeFeaturesResponse` that says why there are no features."""
     return ComputeFeaturesResponse(
-        error=RequestError(code=error.code, message=error.message, field=error.field)
+        error=RequestError(
+            code=error.code,
+            message=error.message,
+            field=error.field,
+            retry_after_s=error.retry_after_s,
+        )
     ).SerializeToString()
 
 
 def decode_failure(value: bytes) -> RequestFailedError:
     """Returns the error of a reply that has one."""
     error = ComputeFeaturesResponse.FromString(value).error
-    return RequestFailedError(Code(error.code), error.message, field=error.field)
+    return RequestFailedError(
+        Code(error.code),
+        error.message,
+        field=error.field,
+        retry_after_s=error.retry_after_s if error.HasField("retry_after_s") else None,
+    )
 
 
 def _check_features(features: tuple[str, ...], most: int) -> None:

@@ -37,6 +37,8 @@ _BATCH = 64
 _SLOW_THREADS = 2
 # Slow requests that may run or wait; the next one is told to come again.
 _MOST_SLOW = 32
+# When a request may come again that found no place, or a server that was away.
+_RETRY_AFTER_S = 1.0
 # For replies in hand at a stop.
 _DRAIN_S = 10.0
 # What an envelope and Kafka's framing add to a reply.
@@ -198,6 +200,7 @@ class RequestLoop(Generic[Question]):
                     Code.RESOURCE_EXHAUSTED,
                     f"expected at most {_MOST_SLOW} slow requests at a {self._topics.kind} worker, "
                     "was one more; try again later",
+                    retry_after_s=_RETRY_AFTER_S,
                 ),
             )
 
@@ -331,7 +334,7 @@ def as_failure(error: Exception) -> RequestFailedError:
     if isinstance(error, RequestFailedError):
         return error
     if isinstance(error, UnavailableError):
-        return RequestFailedError(Code.UNAVAILABLE, str(error), retry_after_s=1.0)
+        return RequestFailedError(Code.UNAVAILABLE, str(error), retry_after_s=_RETRY_AFTER_S)
     if isinstance(error, ConfigurationError | InvalidInputError):
         return RequestFailedError(Code.INVALID_ARGUMENT, str(error))
     return RequestFailedError(

@@ -149,10 +149,16 @@ def test_a_long_column_has_a_length_of_several_bytes():
     assert np.array_equal(np.array(block.values), values)
 
 
-def test_a_failure_survives_its_bytes():
-    error = RequestFailedError(Code.NOT_FOUND, "expected a symbol", field="symbol")
-    found = decode_failure(encode_failure(error))
-    assert (found.code, found.message, found.field) == (error.code, error.message, error.field)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestFailedError(Code.NOT_FOUND, "expected a symbol", field="symbol"),
+        RequestFailedError(Code.RESOURCE_EXHAUSTED, "expected room", retry_after_s=0.25),
+        RequestFailedError(Code.UNAVAILABLE, "expected a broker", retry_after_s=0.0),
+    ],
+)
+def test_a_failure_survives_its_bytes(error):
+    assert vars(decode_failure(encode_failure(error))) == vars(error)
 
 
 def test_an_endless_message_is_cut():

@@ -94,7 +94,8 @@ async def test_slow_requests_hold_up_neither_others_nor_each_other_without_bound
         done, held = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
         assert (await requester.ask(b"quick", TIMEOUT_S)).value == b"QUICK"
         # Those for which there is neither a thread nor a place to wait were told at once.
-        assert all(b"RESOURCE_EXHAUSTED" in task.result().value for task in done)
+        refused = [task.result().value for task in done]
+        assert all(b"RESOURCE_EXHAUSTED" in value and value.endswith(b"|1.0") for value in refused)
         assert held
         worker.handler.hold.set()
         replies = await asyncio.gather(*slow)

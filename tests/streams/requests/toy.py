@@ -46,7 +46,7 @@ class Toy:
         return request.upper() + self.name.encode()
 
     def failure(self, error: RequestFailedError) -> bytes:
-        return f"{error.code.name}|{error.field}|{error.message}".encode()
+        return f"{error.code.name}|{error.field}|{error.message}|{error.retry_after_s}".encode()
 
 
 @dataclass
