@@ -5,17 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from grpc_bridge.fanout.errors import UnknownFeatureSetError
 from grpc_bridge.fanout.past_reader import PastReader
@@ -125,7 +117,7 @@ class Broker:
                     raise
                 await asyncio.sleep(_LEADERS_S / 10)
 
-    async def ends(self, topic: str, partitions: int) -> dict[int, int]:
+    async def ends(self, topic: str, partitions: int, past: PastReader) -> dict[int, int]:
         """Returns the end of each partition at some time after this call began.
 
         Callers at the same time share an answer, except one that was asked for before they came.
@@ -135,27 +127,29 @@ class Broker:
         """
         task = self._next.get(topic)
         if task is None:
-            task = asyncio.ensure_future(self._ask(topic, partitions, self._asking.get(topic)))
+            before = self._asking.get(topic)
+            task = asyncio.ensure_future(self._ask(topic, partitions, past, before))
             self._next[topic] = task
         return await asyncio.shield(task)
 
     async def _ask(
-        self, topic: str, partitions: int, before: asyncio.Task[dict[int, int]] | None
+        self,
+        topic: str,
+        partitions: int,
+        past: PastReader,
+        before: asyncio.Task[dict[int, int]] | None,
     ) -> dict[int, int]:
         if before is not None:
             await asyncio.wait((before,))
         self._asking[topic] = self._next.pop(topic)
-        wanted = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(partitions)}
-        asked: dict[Any, Any] = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S
-        )
-        try:
-            return {
-                part.partition: (await asyncio.wrap_future(future)).offset
-                for part, future in asked.items()
-            }
-        except KafkaException as error:
-            raise self._unavailable(error) from None
+
+        def look(consumer: Consumer) -> dict[int, int]:
+            # The administration client's `list_offsets` fails for minutes after a leader has
+            # changed.
+            marks = watermarks(consumer, topic, range(partitions))
+            return {partition: end for partition, (_, end) in marks.items()}
+
+        return await past.run(look)
 
     def _unavailable(self, error: KafkaException) -> UnavailableError:
         return UnavailableError(

@@ -148,7 +148,7 @@ class Feed:
 
     async def ends(self) -> dict[int, int]:
         """Returns the end of each partition as of now."""
-        return await self._broker.ends(self.topic, self.partitions)
+        return await self._broker.ends(self.topic, self.partitions, self.past)
 
     async def caught_up(self, offsets: Mapping[int, int], timeout_s: float = _CATCH_UP_S) -> None:
         """Waits until everything before these offsets was read and published.

@@ -1,7 +1,9 @@
 """A features topic written by hand, and readers of the hub that note what they see."""
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import numpy as np
 import orjson
@@ -110,6 +112,16 @@ class FeaturesTopic:
     def everything(self) -> Counter:
         """Every row identity once."""
         return Counter((p, row) for p, end in self.next_row.items() for row in range(end))
+
+
+@contextlib.asynccontextmanager
+async def running(hub: FeatureHub) -> AsyncIterator[FeatureHub]:
+    """The hub, started, and closed at the end."""
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.close()
 
 
 def value_of(row: int, k: int) -> float:

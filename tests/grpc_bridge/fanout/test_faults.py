@@ -1,7 +1,6 @@
 """The broker goes and comes back, topics are deleted, the bridge stops."""
 
 import asyncio
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -15,14 +14,16 @@ from grpc_bridge.fanout.errors import (
     StartDeletedError,
     StreamCutError,
     TopicReplacedError,
+    UnknownFeatureSetError,
 )
 from mystocks.v1.market_pb2 import NextPosition, ResumeToken
+from mystocks.v1.realtime_pb2 import SubscribeFeaturesResponse
 from schemas.errors import UnavailableError
 from streams.local.artifacts import ensure_jars
 from streams.local.class_data import ensure_class_data
 from streams.local.java import find_java
 from streams.local.kafka import KafkaBroker
-from tests.grpc_bridge.fanout.rig import FeaturesTopic, Seen, collect
+from tests.grpc_bridge.fanout.rig import FeaturesTopic, Seen, collect, running
 
 pytestmark = pytest.mark.kafka
 
@@ -30,15 +31,6 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def topic(kafka_bootstrap: str, unique: str) -> FeaturesTopic:
     return FeaturesTopic(kafka_bootstrap, unique)
-
-
-@contextlib.asynccontextmanager
-async def running(hub):
-    await hub.start()
-    try:
-        yield hub
-    finally:
-        await hub.close()
 
 
 @pytest.fixture
@@ -77,8 +69,30 @@ async def test_streams_outlive_a_broker_that_is_killed_and_comes_back(own_broker
         await asyncio.to_thread(topic.write, 1, 3)
         for seen in await asyncio.wait_for(asyncio.gather(*readers), 30):
             assert seen.rows == topic.everything()
-        await asyncio.gather(cut, return_exceptions=True)
+        await asyncio.wait_for(cut, 20)
         assert (await collect(hub, topic.request(earliest=True), 12)).rows == topic.everything()
+
+
+@pytest.mark.asyncio
+async def test_a_broker_that_came_back_is_asked_for_ends_at_once(own_broker, unique):
+    topic = FeaturesTopic(own_broker.address, unique)
+    topic.write(0, 5)
+    async with running(topic.hub()) as hub:
+        seen = await collect(hub, topic.request(earliest=True), 5)
+        os.kill(own_broker.pid, signal.SIGKILL)
+        own_broker.stop()
+        early = asyncio.create_task(_first_response(hub, topic.request()))
+        await asyncio.to_thread(own_broker.launch, own_broker.port)
+        await asyncio.to_thread(own_broker.wait_ready)
+        for request in (topic.request(), topic.request(resume=seen.token)):
+            first = await asyncio.wait_for(_first_response(hub, request), 20)
+            assert [place.row for place in first.resume.next][:1] == [5]
+        await asyncio.wait_for(early, 20)
+
+
+async def _first_response(hub, request):
+    async with hub.subscribe(request.selection, request) as subscription:
+        return SubscribeFeaturesResponse.FromString(await anext(subscription))
 
 
 @pytest.mark.asyncio
@@ -142,7 +156,8 @@ async def test_a_bridge_that_stops_ends_streams_with_a_token(topic):
 async def test_a_set_without_topic_is_found_once_it_is_there(kafka_bootstrap, unique):
     topic = FeaturesTopic(kafka_bootstrap, unique, create=False)
     async with running(topic.hub()) as hub:
-        assert hub.position(topic.set) == {}
+        with pytest.raises(UnknownFeatureSetError):
+            await collect(hub, topic.request(), 1)
         topic.create()
         topic.write(0, 2)
         assert (await collect(hub, topic.request(earliest=True), 2)).rows == topic.everything()
