@@ -13,8 +13,12 @@ from mystocks.v1 import realtime_pb2
 from schemas.errors import ConfigurationError, InvalidInputError, MyStocksError, UnavailableError
 from schemas.requests import Code, RequestFailedError
 
-# A peer accepts 8 KiB of trailers; binary ones travel as base64, and the message goes twice.
-_MAX_DETAILS_BYTES = 3500
+# A peer accepts 8 KiB of trailers; the message goes once as text and up to twice in the details,
+# which travel as base64.
+_MAX_TRAILER_BYTES = 7500
+_MAX_MESSAGE_LENGTH = 1500
+# Of a detail: the name of its type, and lengths.
+_DETAIL_OVERHEAD = 80
 _DETAILS_KEY = "grpc-status-details-bin"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
@@ -70,19 +74,22 @@ def failure_of(error: MyStocksError) -> Failure:
 def status_of(error: MyStocksError) -> status_pb2.Status:
     """Returns the status that a client gets for an error."""
     code, retry_after_s, field = failure_of(error)
-    status = status_pb2.Status(code=code, message=str(error))
+    message = str(error)
+    if len(message) > _MAX_MESSAGE_LENGTH:
+        message = message[: _MAX_MESSAGE_LENGTH - 1] + "…"
+    status = status_pb2.Status(code=code, message=message)
     if field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         _attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
     if retry_after_s is not None:
         delay = Duration()
         delay.FromNanoseconds(int(retry_after_s * 1e9))
         _attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    room = (_MAX_TRAILER_BYTES - len(message)) * 3 // 4 - status.ByteSize() - _DETAIL_OVERHEAD
     if isinstance(error, StreamInterruptedError):
-        room = _MAX_DETAILS_BYTES - status.ByteSize()
         _attach(status, _interrupted(error.resume, error.unacknowledged, room))
     elif isinstance(error, StreamEndedError):
-        _attach(status, _interrupted(error.resume, (), 0))
+        _attach(status, _interrupted(error.resume, (), room))
     return status
 
 
@@ -121,9 +128,13 @@ def _attach(status: status_pb2.Status, detail: Message) -> None:
 def _interrupted(
     resume: bytes, unacknowledged: Sequence[int], room: int
 ) -> realtime_pb2.StreamInterrupted:
-    """The detail, with the first numbers only where all of them would not fit into a trailer."""
+    """The detail, as much of it as fits into a trailer.
+
+    Of the numbers the first ones stay. A token stays whole or not at all: a part of it would go on
+    elsewhere, and the responses before the error had it too.
+    """
     detail = realtime_pb2.StreamInterrupted(unacknowledged=unacknowledged)
-    if resume:
+    if resume and len(resume) < room:
         detail.resume.MergeFromString(resume)
     while detail.unacknowledged and detail.ByteSize() > room:
         del detail.unacknowledged[len(detail.unacknowledged) // 2 :]

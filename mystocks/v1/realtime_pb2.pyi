@@ -292,12 +292,14 @@ class StreamInterrupted(_message.Message):
     UNACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def resume(self) -> _market_pb2.ResumeToken:
-        """Where SubscribeFeatures would go on."""
+        """Where SubscribeFeatures would go on. Absent where it does not fit (with some hundred
+        partitions); then that of the last response counts.
+        """
 
     @_builtins.property
     def unacknowledged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Requests that were received and not acknowledged in full: their ticks may or may not be in the
-        log.
+        """Requests that were received and not acknowledged in full, the first ones where they do not all
+        fit: their ticks may or may not be in the log.
         """
 
     def __init__(

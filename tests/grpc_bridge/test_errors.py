@@ -4,15 +4,20 @@ import pytest
 from google.rpc import status_pb2
 
 from grpc_bridge.errors import StreamInterruptedError, failure_of, status_of
+from grpc_bridge.fanout.choice import Choice, check_names
 from grpc_bridge.fanout.errors import BadSelectionError, SlowReaderError
 from mystocks.v1.market_pb2 import NextPosition, ResumeToken
 from schemas.errors import ConfigurationError, InvalidInputError, MyStocksError, UnavailableError
 from schemas.requests import Code, RequestFailedError
 from tests.grpc_bridge.rig import unpacked
 
-TOKEN = ResumeToken(
-    topic_id="a" * 22, next=[NextPosition(partition=p, row=10**12, offset=10**12) for p in range(8)]
-)
+
+def token_of_partitions(count: int) -> ResumeToken:
+    places = [NextPosition(partition=p, row=10**12, offset=10**12) for p in range(count)]
+    return ResumeToken(topic_id="a" * 22, next=places)
+
+
+TOKEN = token_of_partitions(8)
 
 
 def details(error: MyStocksError) -> dict[str, object]:
@@ -51,6 +56,12 @@ def test_a_slow_reader_gets_its_token():
     assert found["RetryInfo"].retry_delay.seconds == 1
 
 
+def test_a_token_of_200_partitions_still_comes():
+    token = token_of_partitions(200)
+    found = details(SlowReaderError("slow" * 50, token.SerializeToString()))
+    assert found["StreamInterrupted"].resume == token
+
+
 @pytest.mark.parametrize("count", [0, 3, 100_000])
 def test_an_interruption_names_requests_and_fits_into_a_trailer(count):
     numbers = list(range(10**9, 10**9 + count))
@@ -67,6 +78,45 @@ def test_an_interruption_names_requests_and_fits_into_a_trailer(count):
     kept = list(found.unacknowledged)
     assert kept == numbers[: len(kept)]
     assert len(kept) == count or len(kept) > 50
-    # The message once as text and once in the details, which travel as base64.
-    assert len(status.message) + status.ByteSize() * 4 / 3 < 8 * 1024 - 512
+    assert fits_into_trailers(status)
     assert isinstance(status, status_pb2.Status)
+
+
+def fits_into_trailers(status) -> bool:
+    # The message once as text and once in the details, which travel as base64.
+    return len(status.message) + status.ByteSize() * 4 / 3 < 8 * 1024 - 512
+
+
+def test_an_unknown_feature_of_a_large_set_fits_into_a_trailer():
+    columns = tuple(f"macd_{i}_{i + 9}_{i + 5}_signal" for i in range(1000))
+    with pytest.raises(BadSelectionError) as caught:
+        check_names(Choice(names=("nope",)), columns)
+    message = str(caught.value)
+    assert "macd_0_9_5_signal, " in message
+    assert "and 980 more, was 'nope' (selection.names)" in message
+    status = status_of(caught.value)
+    assert fits_into_trailers(status)
+    assert status.message == message
+
+
+@pytest.mark.parametrize("error", [MyStocksError, lambda text: BadSelectionError(text, "f" * 40)])
+def test_a_long_message_is_cut(error):
+    status = status_of(error("m" * 3000))
+    assert fits_into_trailers(status)
+    assert status.message == "m" * 1499 + "…"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda resume: SlowReaderError("slow" * 100, resume),
+        lambda resume: StreamInterruptedError(
+            Code.UNAVAILABLE, "m" * 2000, resume=resume, unacknowledged=[10**9] * 100
+        ),
+    ],
+    ids=["a slow reader", "an interruption"],
+)
+def test_a_token_of_very_many_partitions_is_left_to_the_responses(end):
+    status = status_of(end(token_of_partitions(1000).SerializeToString()))
+    assert fits_into_trailers(status)
+    assert not unpacked(status.SerializeToString())["StreamInterrupted"].HasField("resume")
