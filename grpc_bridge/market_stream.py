@@ -170,7 +170,8 @@ class MarketStream:
         raise StreamInterruptedError(
             code,
             str(failure),
-            resume=self._feed.token if self._feed is not None else b"",
+            # Of the last feed, also where a selection was refused that should have followed it.
+            resume=self._entry.progress.token if self._entry.progress is not None else b"",
             unacknowledged=self._sender.unacknowledged,
             retry_after_s=retry_after_s,
             field=field,

@@ -11,6 +11,7 @@ from tests.grpc_bridge.rig import (
     MarketClient,
     block_rows,
     connected,
+    details,
     log_ticks,
     tick,
 )
@@ -163,6 +164,27 @@ async def test_a_bad_selection_is_refused_by_field(live, unique, selection, fiel
         await client.select(**selection)
         assert await client.rest() is grpc.StatusCode.INVALID_ARGUMENT
         assert field in await client.call.details()
+
+
+async def test_a_refused_selection_says_where_the_rows_before_it_went_on(live, unique):
+    async with connected(live.address) as stub:
+        client = MarketClient(stub)
+        await client.send(1, tick(unique, 1))
+        await client.until(lambda: len(client.rows) == 1)
+        await client.select(symbols=["a b"])
+        assert await client.rest() is grpc.StatusCode.INVALID_ARGUMENT
+        resume = (await details(client.call))["StreamInterrupted"].resume
+        other = MarketClient(stub)
+        await other.send(1, tick(unique, 2))
+        await other.finish()
+        request = realtime_pb2.SubscribeFeaturesRequest(
+            selection={"symbols": [unique]}, resume=resume
+        )
+        async for response in stub.SubscribeFeatures(request):
+            if response.blocks:
+                found = [value for block in response.blocks for _, value in block_rows(block)]
+                assert found == [(unique, TIME + 2)]
+                break
 
 
 async def test_cut_between_acknowledgement_and_rows_goes_on_by_token(live, unique):
