@@ -11,4 +11,3 @@ class IntegratedBacktestService:
 
     descriptor = backtest_pb2.DESCRIPTOR.services_by_name["BacktestService"]
     methods: Mapping[str, Method] = {}
-    otherwise = "this version has no backtests yet; RealTimeService is there"

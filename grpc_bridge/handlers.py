@@ -57,12 +57,10 @@ class Service(Protocol):
     Attributes:
         descriptor: What `protos/` says of it.
         methods: What is built, by name of the method.
-        otherwise: What a caller of another method is told.
     """
 
     descriptor: ServiceDescriptor
     methods: Mapping[str, Method]
-    otherwise: str
 
 
 def handler_of(service: Service, metrics: BridgeMetrics) -> grpc.GenericRpcHandler:
@@ -171,7 +169,8 @@ class _Handler:
             ) from None
 
     def _not_built(self) -> RequestFailedError:
+        built = ", ".join(self._service.methods) or "none of this service yet"
         return RequestFailedError(
             Code.UNIMPLEMENTED,
-            f"expected a method that is built, was {self._name}; {self._service.otherwise}",
+            f"expected a method that is built, was {self._name}; this version has {built}",
         )

@@ -11,4 +11,3 @@ class IntegratedJobService:
 
     descriptor = jobs_pb2.DESCRIPTOR.services_by_name["JobService"]
     methods: Mapping[str, Method] = {}
-    otherwise = "this version has no jobs yet; RealTimeService is there"

@@ -11,4 +11,3 @@ class IntegratedMLService:
 
     descriptor = ml_pb2.DESCRIPTOR.services_by_name["MLService"]
     methods: Mapping[str, Method] = {}
-    otherwise = "this version has no models yet; RealTimeService is there"

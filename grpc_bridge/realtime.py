@@ -35,7 +35,6 @@ class IntegratedRealTimeService:
     """
 
     descriptor = realtime_pb2.DESCRIPTOR.services_by_name["RealTimeService"]
-    otherwise = "read the features topic itself for the past, for example by SubscribeFeatures"
 
     def __init__(
         self,

@@ -24,10 +24,8 @@ event loop that called `FeatureHub.start`; only Kafka calls happen in threads.
     delivery.token    # bytes: a serialized ResumeToken that goes on after this delivery
     delivery.rows     # int
 
-    hub.position("ticks")                 # {partition: offset after the last record read}
     hub.next_rows("ticks")                # {partition: identity of the next row}
-    await hub.ends("ticks")               # {partition: end of the topic now}, asks the broker
-    await hub.caught_up("ticks", offsets) # until position >= offsets (None: the ends as of now)
+    await hub.caught_up("ticks", offsets) # until read up to offsets (None: the ends as of now)
     await hub.describe("ticks")           # FeatureSetInfo: .name .topic .topic_id .partitions
                                           #     .columns (() while the topic is empty)
     await hub.close()                     # ends all streams with StreamCutError

@@ -128,23 +128,10 @@ class FeatureHub:
         with contextlib.closing(listener):
             yield listener
 
-    def position(self, feature_set: str = "") -> dict[int, int]:
-        """Returns the next offset of each partition; empty if the set is not being read."""
-        feed = self._opened(feature_set)
-        return dict(feed.offsets) if feed is not None else {}
-
     def next_rows(self, feature_set: str = "") -> dict[int, int]:
         """Returns the next row of each partition that has had rows."""
         feed = self._opened(feature_set)
         return dict(feed.next_row) if feed is not None else {}
-
-    async def ends(self, feature_set: str = "") -> dict[int, int]:
-        """Returns the end of each partition of the set's topic as of now.
-
-        Raises:
-            MyStocksError: As `describe`.
-        """
-        return await (await self._feed(set_name(feature_set))).ends()
 
     async def caught_up(
         self,

@@ -1,7 +1,6 @@
 """The hub against a real broker: every row once, from wherever a reader begins."""
 
 import asyncio
-import contextlib
 
 import pytest
 
@@ -19,6 +18,7 @@ from tests.grpc_bridge.fanout.rig import (
     check_values,
     collect,
     row_numbers,
+    running,
 )
 
 pytestmark = pytest.mark.kafka
@@ -27,15 +27,6 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def topic(kafka_bootstrap: str, unique: str) -> FeaturesTopic:
     return FeaturesTopic(kafka_bootstrap, unique)
-
-
-@contextlib.asynccontextmanager
-async def running(hub):
-    await hub.start()
-    try:
-        yield hub
-    finally:
-        await hub.close()
 
 
 @pytest.mark.asyncio
@@ -172,6 +163,15 @@ async def test_a_listener_gets_rows_of_symbols_that_become_more(topic):
         topic.write(1, 3)
         second = await listener.take()
         assert listener.rows_sent == 4
+    (block,) = map(FeatureBlock.FromString, (b.data for b in first.blocks))
+    assert row_numbers(block) == [1, 4]
+    check_values(block)
+    (encoded,) = second.blocks
+    assert (encoded.partition, encoded.rows, encoded.source_last_offset) == (1, 2, 0)
+    assert row_numbers(FeatureBlock.FromString(encoded.data)) == [0, 1]
+    assert [n.row for n in ResumeToken.FromString(second.token).next] == [6, 3]
+
+
 @pytest.mark.asyncio
 async def test_a_listener_s_symbols_grow_in_place_and_only_it_gets_their_rows(topic):
     async with (
@@ -188,15 +188,6 @@ async def test_a_listener_s_symbols_grow_in_place_and_only_it_gets_their_rows(to
         await hub.caught_up(topic.set)
         assert listener.take_nowait().rows == 2
         assert other.take_nowait() is None
-
-
-    (block,) = map(FeatureBlock.FromString, (b.data for b in first.blocks))
-    assert row_numbers(block) == [1, 4]
-    check_values(block)
-    (encoded,) = second.blocks
-    assert (encoded.partition, encoded.rows, encoded.source_last_offset) == (1, 2, 0)
-    assert row_numbers(FeatureBlock.FromString(encoded.data)) == [0, 1]
-    assert [n.row for n in ResumeToken.FromString(second.token).next] == [6, 3]
 
 
 @pytest.mark.asyncio

@@ -15,6 +15,7 @@ from tests.grpc_bridge.fanout.rig import (
     check_values,
     collect,
     row_numbers,
+    running,
 )
 
 pytestmark = pytest.mark.kafka
@@ -24,15 +25,6 @@ _QUEUE = 64 * 1024
 @pytest.fixture
 def topic(kafka_bootstrap: str, unique: str) -> FeaturesTopic:
     return FeaturesTopic(kafka_bootstrap, unique)
-
-
-@contextlib.asynccontextmanager
-async def running(hub):
-    await hub.start()
-    try:
-        yield hub
-    finally:
-        await hub.close()
 
 
 async def _read_on(subscription):
