@@ -225,8 +225,6 @@ class MarketStream:
 
     async def _select(self, selection: FeatureSelection) -> None:
         """Rows of a selection from now on, in place of what came so far."""
-        if not selection.feature_set:
-            selection.feature_set = self._set
         self._sender.on_symbols = None
         self._selected = True
         await self._stop_feed()

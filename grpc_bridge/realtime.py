@@ -77,8 +77,6 @@ class IntegratedRealTimeService:
     ) -> None:
         """Rows of a selection, from where the request says."""
         async with self._registry.stream(context.peer(), "SubscribeFeatures") as entry:
-            if not request.selection.feature_set:
-                request.selection.feature_set = self._settings.features.name
 
             def stands(subscription: Subscription) -> None:
                 entry.progress = subscription

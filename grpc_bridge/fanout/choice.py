@@ -11,7 +11,6 @@ from grpc_bridge.fanout.errors import BadSelectionError
 from mystocks.v1.realtime_pb2 import FeatureSelection, SlowReaderPolicy
 from schemas.selections import SelectionProblem, names_problem, symbols_problem
 
-DEFAULT_SET = "ticks"
 # As in the settings: part of a topic's name.
 _SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Of a set's features, an error lists so many.
@@ -34,17 +33,22 @@ class Choice:
     since_ns: int | None = None
 
 
-def set_name(name: str, field: str = "feature_set") -> str:
-    """Returns the name of a feature set; empty is the default one.
+def set_name(name: str, default: str, field: str = "feature_set") -> str:
+    """Returns the name of a feature set.
+
+    Args:
+        name: From a request; empty is the default one.
+        default: Name of the set of the settings.
+        field: Where in the request it stands.
 
     Raises:
         BadSelectionError: It cannot be a name of a set.
     """
     if name and not _SET_NAME.fullmatch(name):
         raise BadSelectionError(
-            f"expected the name of a feature set, such as {DEFAULT_SET}, was {name!r:.80}", field
+            f"expected the name of a feature set, such as {default}, was {name!r:.80}", field
         )
-    return name or DEFAULT_SET
+    return name or default
 
 
 def checked_symbols(symbols: Sequence[str], field: str = "symbols") -> frozenset[str]:

@@ -77,7 +77,7 @@ class FeatureHub:
             UnknownFeatureSetError: There is no such set.
             UnavailableError: The broker does not answer.
         """
-        return (await self._feed(set_name(feature_set))).info
+        return (await self._feed(self._named(feature_set))).info
 
     @contextlib.asynccontextmanager
     async def subscribe(
@@ -97,7 +97,7 @@ class FeatureHub:
         """
         since = start is not None and start.WhichOneof("start") == "since_ns"
         choice = choice_of(selection, start.since_ns if start is not None and since else None)
-        feed = await self._feed(set_name(selection.feature_set, "selection.feature_set"))
+        feed = await self._feed(self._named(selection.feature_set, "selection.feature_set"))
         if feed.columns:
             check_names(choice, feed.columns)
         history = History(feed, choice, await beginning_of(feed, start))
@@ -123,7 +123,7 @@ class FeatureHub:
             UnavailableError: The broker does not answer.
         """
         wanted = checked_symbols(tuple(symbols))
-        feed = await self._feed(set_name(feature_set))
+        feed = await self._feed(self._named(feature_set))
         listener = Listener(feed, wanted, queue_bytes=self._settings.grpc.queue_bytes)
         with contextlib.closing(listener):
             yield listener
@@ -150,11 +150,14 @@ class FeatureHub:
             UnavailableError: It took too long.
             MyStocksError: As `describe`.
         """
-        feed = await self._feed(set_name(feature_set))
+        feed = await self._feed(self._named(feature_set))
         await feed.caught_up(await feed.ends() if offsets is None else offsets, timeout_s)
 
+    def _named(self, feature_set: str, field: str = "feature_set") -> str:
+        return set_name(feature_set, self._settings.features.name, field)
+
     def _opened(self, feature_set: str) -> Feed | None:
-        task = self._feeds.get(set_name(feature_set))
+        task = self._feeds.get(self._named(feature_set))
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return None
         return task.result()

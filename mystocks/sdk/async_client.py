@@ -68,7 +68,7 @@ class AsyncClient:
         self,
         symbols: str | Iterable[str] | None = None,
         *,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         features: str | Iterable[str] | None = None,
     ) -> FeatureFrame:
         """Returns the latest row of each symbol.
@@ -76,7 +76,7 @@ class AsyncClient:
         Args:
             symbols: Symbols of interest; None for all. `FeatureFrame.unknown_symbols` names those
                 that have no features so far.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             features: Features of interest, as columns are named; None for all.
 
         Raises:
@@ -150,7 +150,7 @@ class AsyncClient:
         symbols: str | Iterable[str] | None = None,
         *,
         features: str | Iterable[str] | None = None,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         start: Start = "latest",
         policy: Policy = "every_row",
         limit: int | None = None,
@@ -163,7 +163,7 @@ class AsyncClient:
         Args:
             symbols: Symbols of interest; None for all.
             features: Features of interest, as columns are named; None for all.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             start: ``"latest"`` (rows committed from now on), ``"earliest"``, an aware datetime
                 (rows with that event time or a newer one), a position or its text, or a mapping
                 of partition to the last row already processed.
@@ -220,7 +220,7 @@ class AsyncClient:
         symbols: str | Iterable[str] | None = None,
         *,
         features: str | Iterable[str] | None = None,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         policy: Policy = "every_row",
         rows: bool = True,
         check: bool = True,
@@ -232,7 +232,7 @@ class AsyncClient:
         Args:
             symbols: Symbols to receive rows of; None for those that are sent.
             features: Features of interest, as columns are named; None for all.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             policy: As for `subscribe`, where `symbols` are given.
             rows: False receives no rows, for programs that only send.
             check: False leaves the check of ticks to the bridge: `send` raises nothing then, and
@@ -260,11 +260,11 @@ class AsyncClient:
         """Returns the inner part of a stream, which both forms of the client share."""
         return StreamCore(self._bridge, options)
 
-    async def stats(self, *, set: str = "ticks") -> BridgeStats:  # noqa: A002 - the field's own word
+    async def stats(self, *, set: str = "") -> BridgeStats:  # noqa: A002 - the field's own word
         """Returns the open streams of the bridge and how far a feature set has come.
 
         Args:
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
 
         Raises:
             UnavailableError: The bridge does not answer in time.

@@ -62,7 +62,7 @@ class Client:
         self,
         symbols: str | Iterable[str] | None = None,
         *,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         features: str | Iterable[str] | None = None,
     ) -> FeatureFrame:
         """Returns the latest row of each symbol.
@@ -70,7 +70,7 @@ class Client:
         Args:
             symbols: Symbols of interest; None for all. `FeatureFrame.unknown_symbols` names those
                 that have no features so far.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             features: Features of interest, as columns are named; None for all.
 
         Raises:
@@ -123,7 +123,7 @@ class Client:
         symbols: str | Iterable[str] | None = None,
         *,
         features: str | Iterable[str] | None = None,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         start: Start = "latest",
         policy: Policy = "every_row",
         limit: int | None = None,
@@ -134,7 +134,7 @@ class Client:
         Args:
             symbols: Symbols of interest; None for all.
             features: Features of interest, as columns are named; None for all.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             start: ``"latest"`` (rows committed from now on), ``"earliest"``, an aware datetime
                 (rows with that event time or a newer one), a position or its text, or a mapping
                 of partition to the last row already processed.
@@ -209,7 +209,7 @@ class Client:
         symbols: str | Iterable[str] | None = None,
         *,
         features: str | Iterable[str] | None = None,
-        set: str = "ticks",  # noqa: A002 - the field's own word
+        set: str = "",  # noqa: A002 - the field's own word
         policy: Policy = "every_row",
         rows: bool = True,
         check: bool = True,
@@ -221,7 +221,7 @@ class Client:
         Args:
             symbols: Symbols to receive rows of; None for those that are sent.
             features: Features of interest, as columns are named; None for all.
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
             policy: As for `subscribe`, where `symbols` are given.
             rows: False receives no rows, for programs that only send.
             check: False leaves the check of ticks to the bridge: `send` raises nothing then, and
@@ -246,11 +246,11 @@ class Client:
         core = self._client.stream_core(options)
         return MarketStream(core, options, self._thread, self._timeout_s)
 
-    def stats(self, *, set: str = "ticks") -> BridgeStats:  # noqa: A002 - the field's own word
+    def stats(self, *, set: str = "") -> BridgeStats:  # noqa: A002 - the field's own word
         """Returns the open streams of the bridge and how far a feature set has come.
 
         Args:
-            set: Name of the feature set.
+            set: Name of the feature set; empty is the bridge's own.
 
         Raises:
             UnavailableError: The bridge does not answer in time.

@@ -17,7 +17,7 @@ class Position:
     """A resume token. ``str(position)`` gives the text form, `Position.parse` reads it back.
 
     Attributes:
-        set: Name of the feature set.
+        set: Name of the feature set; empty is the bridge's own.
         rows: The last row read, by partition.
         offsets: An offset from which on all rows that are still to be read are found, by partition.
             Needed for partitions of which no row was read yet; for others it saves the search.
@@ -48,7 +48,7 @@ class Position:
         """
         try:
             version, feature_set, topic_id, since, places = token.split(_SEPARATOR)
-            if version != _VERSION or not feature_set:
+            if version != _VERSION:
                 raise ValueError
             rows: dict[int, int] = {}
             offsets: dict[int, int] = {}

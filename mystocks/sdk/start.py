@@ -53,7 +53,7 @@ def parse(start: Start, feature_set: str) -> str | int | Position:
         if start in ("latest", "earliest"):
             return start
         start = Position.parse(start)
-    if start.set != feature_set:
+    if start.set not in ("", feature_set):
         raise InvalidInputError(
             f"expected a position in the set {feature_set!r}, was one in {start.set!r} (start); "
             "subscribe to that set"

@@ -194,7 +194,7 @@ class FeatureSelection(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
-    """Name of a feature set; empty is the default one, "ticks"."""
+    """Name of a feature set; empty is the one that the server is set to (features.name)."""
     policy: Global___SlowReaderPolicy.ValueType
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -436,6 +436,7 @@ class GetFeaturesRequest(_message.Message):
     SYMBOLS_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
+    """Empty is the set that the server is set to (features.name)."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -603,7 +604,7 @@ class GetStreamStatsRequest(_message.Message):
 
     FEATURE_SET_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
-    """Empty is the default set, "ticks"."""
+    """Empty is the set that the server is set to (features.name), the only one it knows these of."""
     def __init__(
         self,
         *,

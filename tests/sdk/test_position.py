@@ -9,13 +9,14 @@ _counts = st.dictionaries(st.integers(0, 99), st.integers(0, 2**62), max_size=8)
 
 
 @given(
+    st.sampled_from(["ticks", ""]),
     _counts,
     _counts,
     st.from_regex(r"[A-Za-z0-9+/=]{0,22}", fullmatch=True),
     st.none() | st.integers(),
 )
-def test_any_position_survives_its_text(rows, offsets, topic_id, since_ns):
-    position = Position("ticks", rows, offsets, topic_id, since_ns)
+def test_any_position_survives_its_text(feature_set, rows, offsets, topic_id, since_ns):
+    position = Position(feature_set, rows, offsets, topic_id, since_ns)
     assert Position.parse(str(position)) == position
 
 

@@ -89,10 +89,11 @@ def test_a_stream_gets_its_own_rows_and_they_are_the_latest(live, client, symbol
     identities = [r.row for r in rows]
     assert len({r.partition for r in rows}) == 1
     assert identities == list(range(identities[0], identities[0] + 750))
-    (newest,) = client.latest(symbol, set=live.name)
+    (newest,) = client.latest(symbol)  # the bridge's own set needs no name
     assert newest.event_time_ns == rows[-1].event_time_ns
     assert newest.values == rows[-1].values
-    assert client.latest("NONE", set=live.name).unknown_symbols == ("NONE",)
+    assert list(client.latest(symbol, set=live.name)) == [newest]
+    assert client.latest("NONE").unknown_symbols == ("NONE",)
 
 
 def test_refused_ticks_are_named_and_the_others_come_back(client, symbol):
@@ -148,6 +149,21 @@ def test_every_row_comes_exactly_once_although_connections_are_cut_at_random(liv
 
 def _cross_section(symbols, i):
     return [(symbol, _TIME + i * 10**9, 50.0 + i % 11) for symbol in symbols]
+
+
+def test_without_a_name_the_bridge_s_own_set_is_read_and_its_token_has_the_name(
+    live, client, symbol
+):
+    with client.subscribe(symbol, limit=4, timeout_s=_PATIENCE_S) as rows:
+        fresh = rows.position  # no row has told the name yet
+        with client.stream(rows=False) as stream:
+            stream.send_many(_ticks(symbol, 4))
+        seen = [row.event_time_ns for row in rows]
+        assert Position.parse(rows.position).set == live.name
+    assert seen == [time for _, time, _ in _ticks(symbol, 4)]
+    for start in (fresh, Position.parse(fresh)):
+        with client.subscribe(symbol, start=start, limit=4, timeout_s=_PATIENCE_S) as again:
+            assert [row.event_time_ns for row in again] == seen
 
 
 def test_tokens_of_both_subscribers_are_the_same_thing(live, client, symbol):
@@ -211,7 +227,8 @@ def test_statistics_show_the_open_streams(live, client, symbol):
     with client.stream(timeout_s=_PATIENCE_S) as stream:
         stream.send_many(_ticks(symbol, 3))
         stream.flush()
-        stats = client.stats(set=live.name)
+        stats = client.stats()
+        assert len(client.stats(set=live.name).partitions) == len(stats.partitions)
     (mine,) = [s for s in stats.streams if s.ticks_received == 3]
     assert (mine.ticks_acknowledged, mine.method.rpartition("/")[2]) == (3, "StreamMarketData")
     assert len(stats.partitions) == 4

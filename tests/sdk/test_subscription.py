@@ -90,6 +90,18 @@ def test_a_token_goes_on_at_exactly_the_next_row(bridge, client, stop):
     assert (parsed.set, parsed.topic_id) == ("ticks", bridge.topic_id)
 
 
+def test_without_a_name_of_a_set_that_of_the_position_is_asked_for(bridge, client):
+    bridge.write(ticks(3))
+    with client.subscribe() as rows:
+        assert bridge.requests[-1].selection.feature_set == ""
+        assert Position.parse(rows.position).set == ""
+    with client.subscribe(start=rows.position, set="ticks"):
+        assert bridge.requests[-1].selection.feature_set == "ticks"
+    with client.subscribe(start=Position("ticks", {})) as rows:
+        assert bridge.requests[-1].selection.feature_set == "ticks"
+        assert Position.parse(rows.position).set == "ticks"
+
+
 def test_blocks_and_rows_can_be_mixed(bridge, client):
     bridge.write(ticks(30))
     with client.subscribe(start="earliest", limit=25) as rows:
@@ -185,7 +197,7 @@ def test_refusals_are_raised_and_not_repeated(bridge, client):
         ({"start": "yesterday"}, "start"),
         ({"start": 7}, "start"),
         ({"start": datetime(2024, 1, 1)}, "time zone"),
-        ({"start": Position("other", {})}, "'other'"),
+        ({"set": "ticks", "start": Position("other", {})}, "'other'"),
         ({"limit": 0}, "limit"),
         ({"timeout_s": 0}, "timeout_s"),
     ],

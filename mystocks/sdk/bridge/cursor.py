@@ -18,7 +18,7 @@ class Cursor:
     """Rows of responses, one by one or frame by frame, each identity once.
 
     Args:
-        feature_set: Name of the feature set.
+        feature_set: Name of the feature set; empty until the first block tells it.
         start: Where the subscription starts, if that is a position.
         since_ns: Rows with an older event time (UTC, ns) are left out; None for no such bound.
         every_row: Whether the bridge sends every row; else rows may be missing, and the position
@@ -148,6 +148,7 @@ class Cursor:
 
     def _new_rows(self, block: FeatureBlock, expected: dict[int, int]) -> FeatureFrame:
         """The rows of a block that have not been received and are new enough."""
+        self._set = self._set or block.feature_set
         frame = FeatureFrame(block)
         if not self._every_row or not len(frame):
             return self._recent(frame)

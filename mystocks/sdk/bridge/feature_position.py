@@ -18,7 +18,7 @@ def set_start(request: SubscribeFeaturesRequest, start: Start) -> Position | Non
     """Writes `start` into a request; returns the position if it is one.
 
     Args:
-        request: With the name of the feature set.
+        request: With the name of the feature set; where that is empty, a position's set is taken.
         start: ``"latest"``, ``"earliest"``, an aware datetime, a position or its text, or a mapping
             of partition to the last row already processed.
 
@@ -43,7 +43,9 @@ def set_start(request: SubscribeFeaturesRequest, start: Start) -> Position | Non
             "expected 'latest', 'earliest', a datetime or a position, was "
             f"{start!r:.80} (start); correct it"
         )
-    if start.set != feature_set:
+    if not feature_set:
+        request.selection.feature_set = start.set
+    elif start.set not in ("", feature_set):
         raise InvalidInputError(
             f"expected a position in the set {feature_set!r}, was one in {start.set!r} (start); "
             "subscribe to that set"

@@ -11,7 +11,6 @@ from mystocks.sdk.tick import Tick, check_tick, plain_tick
 from mystocks.v1.realtime_pb2 import FeatureSelection
 from schemas.errors import InvalidInputError
 
-DEFAULT_SET = "ticks"
 _MAX_LINGER_MS = 1000
 
 
@@ -20,7 +19,7 @@ class StreamOptions:
     """Checked options of a stream.
 
     Attributes:
-        set: Name of the feature set.
+        set: Name of the feature set; empty is the bridge's own.
         select: What to receive; None for the rows of the symbols that are sent.
         features: Features to keep of those rows; None for all.
         rows: Whether rows are wanted at all.
@@ -67,10 +66,11 @@ def stream_options(
         InvalidInputError: One of them is not acceptable.
     """
     chosen = selection(set, symbol_list(symbols), feature_list(features), policy)
-    if symbols is None and set != DEFAULT_SET:
+    if symbols is None and set:
         raise InvalidInputError(
             f"expected symbols to receive of the set {set!r}, was none (symbols); without them the "
-            f"rows of the symbols sent come back, and those are of the set {DEFAULT_SET!r}"
+            "rows of the symbols sent come back, and those are of the bridge's own set (leave set "
+            "out)"
         )
     if not 0 <= linger_ms <= _MAX_LINGER_MS:
         raise InvalidInputError(

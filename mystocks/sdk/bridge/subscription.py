@@ -88,7 +88,7 @@ class AsyncSubscription:
         self._request = SubscribeFeaturesRequest(selection=choice)
         position = set_start(self._request, start)
         self._cursor = Cursor(
-            choice.feature_set,
+            self._request.selection.feature_set,
             position,
             time_to_ns(start) if isinstance(start, datetime) else None,
             every_row=choice.policy == SlowReaderPolicy.SLOW_READER_POLICY_EVERY_ROW,

@@ -191,6 +191,22 @@ async def test_a_listener_s_symbols_grow_in_place_and_only_it_gets_their_rows(to
 
 
 @pytest.mark.asyncio
+async def test_a_set_without_name_is_that_of_the_settings(topic):
+    topic.write(0, 3)
+    async with running(topic.hub()) as hub:
+        assert (await hub.describe()).name == topic.set
+        assert hub.next_rows() == {0: 3}
+        request = topic.request(earliest=True)
+        request.selection.feature_set = ""
+        assert (await collect(hub, request, 3)).rows == topic.everything()
+        async with hub.listen() as listener:
+            listener.add_symbols({"IBM"})
+            topic.write(0, 3)
+            await hub.caught_up()
+            assert (await listener.take()).rows == 1
+
+
+@pytest.mark.asyncio
 async def test_what_a_request_asks_for_wrongly_is_named(topic):
     topic.write(0, 5)
     good = ResumeToken(next=[NextPosition(partition=0, row=3, offset=0)])
