@@ -166,7 +166,6 @@ class MarketStream:
                 async with asyncio.timeout(_SETTLE_S):
                     await self._until_acknowledged()
         await self._send()
-        self._entry.errors += 1
         raise StreamInterruptedError(
             code,
             str(failure),

@@ -50,7 +50,7 @@ class StreamEntry:
         ticks_received: Ticks read from it, refused ones included.
         ticks_acknowledged: Ticks that are in the log.
         ticks_refused: Ticks that a rule refused.
-        errors: What went wrong on it.
+        errors: Requests with ticks that a rule refused.
         progress: Set by the stream's handler once there are rows to tell of.
         ask_to_end: Ends the stream with an error after what is in hand; None where there is
             nothing to wait for.
@@ -164,9 +164,6 @@ class StreamRegistry:
             if task is not None:
                 task.uncancel()
             raise entry.end_reason from None
-        except MyStocksError:
-            entry.errors += 1
-            raise
         finally:
             del self._entries[entry.stream_id]
             self._metrics.streams(len(self._entries))

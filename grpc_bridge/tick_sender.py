@@ -66,6 +66,7 @@ class TickSender:
         self._generation = 0
         self._clear()
         self._refused: list[RefusedTick] = []
+        self._refused_number: int | None = None
 
     def _clear(self) -> None:
         self._numbers: list[int] = []
@@ -117,6 +118,10 @@ class TickSender:
         """A tick broke a rule."""
         self._refused.append(RefusedTick(number=number, row=row, reason=reason))
         self._entry.ticks_refused += 1
+        # Those of one request come one after the other.
+        if number != self._refused_number:
+            self._refused_number = number
+            self._entry.errors += 1
         self._wake()
 
     def acknowledge(self, request: TickRequest, ticks: int, partition: int, offset: int) -> None:

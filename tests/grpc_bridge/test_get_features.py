@@ -175,15 +175,14 @@ async def test_without_redis_the_answer_says_so(own):
 async def test_stats_show_streams_and_progress(live, unique):
     async with connected(live.address) as stub:
         client = MarketClient(stub)
-        await client.send(1, tick(unique), tick(unique, 1, price=-1.0), batch=True)
-        await client.until(lambda: len(client.rows) == 1 and len(client.refused) == 1)
+        bad = [tick(unique, i, price=-1.0) for i in (1, 2)]
+        await client.send(1, tick(unique), *bad)
+        await client.send(2, *bad)
+        await client.until(lambda: len(client.rows) == 1 and len(client.refused) == 4)
         stats = await stub.GetStreamStats(GetStreamStatsRequest())
-        (mine,) = [s for s in stats.streams if (s.ticks_received, s.rows_sent) == (2, 1)]
-        assert (mine.method, mine.ticks_acknowledged, mine.ticks_refused) == (
-            "StreamMarketData",
-            1,
-            1,
-        )
+        (mine,) = [s for s in stats.streams if (s.ticks_received, s.rows_sent) == (5, 1)]
+        assert (mine.method, mine.ticks_acknowledged) == ("StreamMarketData", 1)
+        assert (mine.ticks_refused, mine.errors) == (4, 2)
         assert mine.peer.startswith("ipv4:127.0.0.1")
         assert stats.max_streams == 1000
         (partition, row), _ = next(iter(client.rows.items()))

@@ -20,7 +20,7 @@ class StreamStats(NamedTuple):
         ticks_acknowledged: Ticks that are in the log.
         ticks_refused: Ticks that a rule refused.
         rows_sent: Feature rows.
-        errors: Errors.
+        errors: Requests with ticks that a rule refused.
         queued_bytes: Encoded rows that wait for the reader.
         lag_rows: Rows by which the reader is behind.
     """
