@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from grpc_bridge.tick_sink import malformed_error
 from mystocks.v1.market_pb2 import TickBatch
-from mystocks.v1.realtime_pb2 import FeatureSelection, MarketDataRequest
+from mystocks.v1.realtime_pb2 import FeatureSelection, MarketDataRequest, NoRows
 
 _NUMBER, _TICK, _BATCH = 0x08, 0x12, 0x1A
 _TICKS = b"\x0a"
@@ -22,12 +22,12 @@ class MarketRequest(NamedTuple):
     Attributes:
         number: The client's number.
         ticks: A serialized `TickBatch`, or None.
-        selection: The features to receive, or None.
+        receive: What to receive from now on, or None.
     """
 
     number: int
     ticks: bytes | None
-    selection: FeatureSelection | None
+    receive: FeatureSelection | NoRows | None
 
 
 def parse_request(raw: bytes) -> MarketRequest:
@@ -79,4 +79,8 @@ def _parse_any(raw: bytes) -> MarketRequest:
         return MarketRequest(request.number, request.batch.SerializeToString(), None)
     if kind == "select":
         return MarketRequest(request.number, None, request.select)
-    raise malformed_error(request.number, "it has neither tick nor batch nor select (field kind)")
+    if kind == "no_rows":
+        return MarketRequest(request.number, None, request.no_rows)
+    raise malformed_error(
+        request.number, "it has neither tick nor batch, nor select or no_rows (field kind)"
+    )

@@ -16,7 +16,7 @@ from grpc_bridge.registry import StreamEntry
 from grpc_bridge.row_feed import RowFeed
 from grpc_bridge.tick_sender import UNKNOWN_OFFSET, TickSender
 from grpc_bridge.tick_sink import TickSink
-from mystocks.v1.realtime_pb2 import FeatureSelection, SubscribeFeaturesRequest
+from mystocks.v1.realtime_pb2 import FeatureSelection, NoRows, SubscribeFeaturesRequest
 from schemas.errors import MyStocksError, UnavailableError
 from schemas.requests import Code, RequestFailedError
 from schemas.selections import MAX_SYMBOLS
@@ -71,6 +71,7 @@ class MarketStream:
         self._feed: RowFeed | None = None
         self._feed_context = contextlib.AsyncExitStack()
         self._selected = False
+        self._wants_rows = True
         self._done = False
         self._failure: BaseException | None = None
         self._sent_at = 0.0
@@ -192,12 +193,11 @@ class MarketStream:
         # A client that does not read the reason to end must not go on being read itself.
         while self._reason_to_end() is None and (raw := await read()) is not grpc.aio.EOF:
             entry.touch()
-            number, ticks, selection = parse_request(raw)
+            number, ticks, receive = parse_request(raw)
             if ticks is None:
-                assert selection is not None
-                await self._select(selection)
+                await self._receive(receive)
                 continue
-            if self._feed is None:
+            if self._feed is None and self._wants_rows:
                 await self._listen()
             sink.submit(sender, number, ticks)
             await sink.wait_for_room(sender)
@@ -217,16 +217,18 @@ class MarketStream:
                 RequestFailedError(
                     Code.RESOURCE_EXHAUSTED,
                     f"expected ticks of at most {MAX_SYMBOLS} symbols on a stream that gets their "
-                    "rows back, was of more; use several streams, or say with `select` what is to "
-                    "come back",
+                    "rows back, was of more; use several streams, or say by `select` or `no_rows` "
+                    "what is to come back",
                 )
             )
 
-    async def _select(self, selection: FeatureSelection) -> None:
-        """Rows of a selection from now on, in place of what came so far."""
+    async def _receive(self, selection: FeatureSelection | NoRows | None) -> None:
+        """Rows of a selection from now on, or none, in place of what came so far."""
         self._sender.on_symbols = None
-        self._selected = True
         await self._stop_feed()
+        self._selected = self._wants_rows = isinstance(selection, FeatureSelection)
+        if not isinstance(selection, FeatureSelection):
+            return
         subscription = await self._feed_context.enter_async_context(
             self._hub.subscribe(selection, SubscribeFeaturesRequest(selection=selection))
         )

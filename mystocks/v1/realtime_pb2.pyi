@@ -52,6 +52,7 @@ class MarketDataRequest(_message.Message):
     TICK_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     SELECT_FIELD_NUMBER: _builtins.int
+    NO_ROWS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The sender's own number; comes back in acknowledgements and refusals."""
     @_builtins.property
@@ -66,6 +67,10 @@ class MarketDataRequest(_message.Message):
         sent again to change the choice.
         """
 
+    @_builtins.property
+    def no_rows(self) -> Global___NoRows:
+        """No rows come back from now on, only acknowledgements: for clients that only send."""
+
     def __init__(
         self,
         *,
@@ -73,16 +78,32 @@ class MarketDataRequest(_message.Message):
         tick: _market_pb2.Tick | None = ...,
         batch: _market_pb2.TickBatch | None = ...,
         select: Global___FeatureSelection | None = ...,
+        no_rows: Global___NoRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "select", b"select", "tick", b"tick"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "no_rows", b"no_rows", "select", b"select", "tick", b"tick"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "number", b"number", "select", b"select", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "no_rows", b"no_rows", "number", b"number", "select", b"select", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["tick", "batch", "select"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["tick", "batch", "select", "no_rows"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___MarketDataRequest: _TypeAlias = MarketDataRequest  # noqa: Y015
+
+@_typing.final
+class NoRows(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoRows: _TypeAlias = NoRows  # noqa: Y015
 
 @_typing.final
 class MarketDataResponse(_message.Message):
@@ -674,6 +695,9 @@ class StreamStats(_message.Message):
     ticks_refused: _builtins.int
     rows_sent: _builtins.int
     errors: _builtins.int
+    """Requests with ticks that a rule refused. An error that ends a stream is counted by the metric
+    `mystocks_grpc_calls_total`.
+    """
     queued_bytes: _builtins.int
     """Encoded rows that wait for the reader."""
     lag_rows: _builtins.int
@@ -695,9 +719,6 @@ class StreamStats(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    """Requests with ticks that a rule refused. An error that ends a stream is counted by the metric
-    `mystocks_grpc_calls_total`.
-    """
     _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "lag_rows", b"lag_rows", "last_activity_ns", b"last_activity_ns", "method", b"method", "peer", b"peer", "queued_bytes", b"queued_bytes", "rows_sent", b"rows_sent", "started_ns", b"started_ns", "stream_id", b"stream_id", "ticks_acknowledged", b"ticks_acknowledged", "ticks_received", b"ticks_received", "ticks_refused", b"ticks_refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -116,7 +116,7 @@ def tick(symbol: str, i: int = 0, **fields: object) -> market_pb2.Tick:
 
 
 class MarketClient:
-    """One `StreamMarketData` call; everything that comes back is noted.
+    """One `StreamMarketData` call, or another one with rows; everything that comes back is noted.
 
     Attributes:
         acknowledged: (number, accepted, partition, offset), in the order they came.
@@ -127,8 +127,15 @@ class MarketClient:
         order: What came: "ack" or "rows".
     """
 
-    def __init__(self, stub: realtime_pb2_grpc.RealTimeServiceStub) -> None:
-        self.call = stub.StreamMarketData()
+    def __init__(
+        self,
+        stub: realtime_pb2_grpc.RealTimeServiceStub,
+        subscription: realtime_pb2.SubscribeFeaturesRequest | None = None,
+    ) -> None:
+        if subscription is None:
+            self.call = stub.StreamMarketData()
+        else:
+            self.call = stub.SubscribeFeatures(subscription)
         self.acknowledged: list[tuple[int, int, int, int]] = []
         self.refused: list[tuple[int, int, str]] = []
         self.rows: dict[tuple[int, int], tuple[str, int]] = {}
@@ -149,6 +156,9 @@ class MarketClient:
     async def select(self, **selection: object) -> None:
         chosen = realtime_pb2.FeatureSelection(**selection)
         await self.call.write(realtime_pb2.MarketDataRequest(select=chosen))
+
+    async def no_rows(self) -> None:
+        await self.call.write(realtime_pb2.MarketDataRequest(no_rows={}))
 
     @property
     def accepted(self) -> int:
@@ -186,11 +196,13 @@ class MarketClient:
         if response is grpc.aio.EOF:
             return False
         self.responses += 1
-        acks = response.acknowledgements
-        columns = (acks.number, acks.accepted, acks.partition, acks.offset)
-        self.acknowledged += zip(*columns, strict=True)
-        self.refused += [(r.number, r.row, r.reason) for r in acks.refused]
-        self.order += ["ack"] * bool(acks.number) + ["rows"] * bool(response.blocks)
+        if isinstance(response, realtime_pb2.MarketDataResponse):
+            acks = response.acknowledgements
+            columns = (acks.number, acks.accepted, acks.partition, acks.offset)
+            self.acknowledged += zip(*columns, strict=True)
+            self.refused += [(r.number, r.row, r.reason) for r in acks.refused]
+            self.order += ["ack"] * bool(acks.number)
+        self.order += ["rows"] * bool(response.blocks)
         for block in response.blocks:
             self.names.add(tuple(block.names))
             for identity, value in block_rows(block):

@@ -149,6 +149,41 @@ async def test_a_selection_takes_the_place_of_the_rows_of_symbols_sent(live, uni
 
 @pytest.mark.parametrize(
     ("selection", "field"),
+async def test_a_stream_that_wants_no_rows_gets_acknowledgements_alone(live, unique):
+    async with connected(live.address) as stub:
+        client, other = MarketClient(stub), MarketClient(stub)
+        await client.no_rows()
+        for i in range(20):
+            await client.send(i + 1, tick(unique, i))
+        await client.until(lambda: client.accepted == 20)
+        await other.send(1, tick(unique, 20))
+        await other.finish()
+        assert len(other.rows) == 1
+        await client.finish(5)
+        assert not client.rows
+        assert client.token is None
+        assert set(client.order) == {"ack"}
+
+
+async def test_rows_can_be_turned_off_and_a_selection_turns_them_on_again(live, unique):
+    async with connected(live.address) as stub:
+        client, other = MarketClient(stub), MarketClient(stub)
+        await client.send(1, tick(unique, 1))
+        await client.until(lambda: len(client.rows) == 1)
+        await client.no_rows()
+        await client.send(2, tick(unique, 2))
+        await client.until(lambda: client.accepted == 2)
+        await other.send(1, tick(unique, 3))
+        await other.finish()  # so the row of tick 2 is there as well
+        client.token = None
+        await client.select(symbols=[unique])
+        await client.until(lambda: client.token is not None)
+        await client.send(3, tick(unique, 4))
+        await client.until(lambda: len(client.rows) == 2)
+        client.call.cancel()
+    assert list(client.rows.values()) == [(unique, TIME + 1), (unique, TIME + 4)]
+
+
     [
         ({"symbols": ["a b"]}, "symbols"),
         ({"names": ["nope"]}, "names"),

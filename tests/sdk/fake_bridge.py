@@ -241,7 +241,7 @@ class FakeBridge(realtime_pb2_grpc.RealTimeServiceServicer):
                 await reading
 
     async def _take_ticks(self, iterator, out: asyncio.Queue) -> None:
-        select = None
+        select, rows = None, True
         async for request in iterator:
             self.requests.append(request)
             while self.hold.is_set():
@@ -251,6 +251,9 @@ class FakeBridge(realtime_pb2_grpc.RealTimeServiceServicer):
                 return
             if request.HasField("select"):
                 select = request.select
+                continue
+            if request.HasField("no_rows"):
+                rows = False
                 continue
             if self.silent:
                 continue
@@ -273,7 +276,8 @@ class FakeBridge(realtime_pb2_grpc.RealTimeServiceServicer):
                 news.accepted.append(count)
                 news.partition.append(partition)
                 news.offset.append(offset)
-            self._add_rows(response, accepted, select)
+            if rows:
+                self._add_rows(response, accepted, select)
             await out.put(response)
         if select is None and not self.silent:
             await out.put(None)

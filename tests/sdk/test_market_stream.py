@@ -179,12 +179,15 @@ def test_features_of_the_symbols_sent_can_be_chosen(bridge, client):
         list(_send_and_read(stream, [("A", _TIME, 1.0)]))
 
 
-def test_rows_can_be_left_aside(bridge, client):
-    with client.stream(rows=False) as stream:
+@pytest.mark.parametrize("symbols", [None, "B"])
+def test_rows_that_are_not_wanted_are_not_sent_either(bridge, client, symbols):
+    with client.stream(symbols, rows=False) as stream:
         stream.send("A", _TIME, 1.0)
         stream.close()
         assert list(stream) == []
     assert stream.acknowledged == 1
+    kinds = [request.WhichOneof("kind") for request in bridge.requests if request is not None]
+    assert kinds == ["no_rows", "batch"]
 
 
 def test_the_iteration_ends_after_the_time_out_and_goes_on_afterwards(bridge, client):

@@ -20,7 +20,7 @@ from mystocks.sdk.errors import DeliveryError, StreamInterruptedError
 from mystocks.sdk.frame import FeatureFrame
 from mystocks.sdk.rows import FeatureRow
 from mystocks.v1.market_pb2 import ResumeToken
-from mystocks.v1.realtime_pb2 import MarketDataRequest, MarketDataResponse
+from mystocks.v1.realtime_pb2 import MarketDataRequest, MarketDataResponse, NoRows
 from schemas.errors import InvalidInputError, MyStocksError
 from schemas.ticks.encode import encode_batch
 
@@ -206,7 +206,9 @@ class StreamCore:
     async def _write(self, call: Call) -> None:
         linger_s = self._options.linger_ms / 1000
         try:
-            if self._options.select is not None:
+            if not self._options.rows:
+                await call.write(MarketDataRequest(no_rows=NoRows()))
+            elif self._options.select is not None:
                 await call.write(MarketDataRequest(select=self._options.select))
             number = 0
             while not (self.buffer.is_closed and not self.buffer.waiting):
