@@ -155,3 +155,23 @@ async def test_a_call_learns_that_nobody_computes_before_its_deadline(rig):
         assert code == grpc.StatusCode.UNAVAILABLE
         assert "expected a reply of a compute worker" in status.message
         assert (await stub.ComputeFeatures(request, timeout=TIMEOUT_S)).features.prices
+
+
+async def test_a_request_outlives_a_worker_that_is_killed_and_restarted_within_its_session(rig):
+    close = prices_of(50)
+    request = ComputeFeaturesRequest(features=["sma_2"], rows=OhlcvRows(close=close))
+    expected = compute_indicators(["sma_2"], {"price": close})["sma_2"]
+    async with served(rig.settings) as (address, _), connected(address) as stub:
+        role = rig.start()
+        await stub.ComputeFeatures(request, timeout=TIMEOUT_S)
+        # Those that come now are taken by nobody, or taken and not answered.
+        suspend(role.process.pid)
+        asked = [
+            asyncio.ensure_future(stub.ComputeFeatures(request, timeout=2 * TIMEOUT_S))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0.2)
+        role.kill()
+        await asyncio.to_thread(rig.start)
+        for answer in await asyncio.gather(*asked):
+            assert np.array(answer.features.values).tobytes() == expected.tobytes()

@@ -1,12 +1,13 @@
 """Everything around the methods: services, health, reflection, metrics, the port."""
 
 import asyncio
-import json
+import random
 import urllib.request
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,6 +54,22 @@ async def test_random_bytes_are_an_invalid_argument_of_every_unary_method(live):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(b"\xff\x01\x02")
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, method
+
+
+async def test_random_bytes_are_an_invalid_argument_of_a_subscription(live):
+    chance = random.Random(4)
+    values = [b"\xff\x01\x02", *(chance.randbytes(chance.randrange(1, 60)) for _ in range(40))]
+    async with grpc.aio.insecure_channel(live.address) as channel:
+        subscribe = channel.unary_stream("/mystocks.v1.RealTimeService/SubscribeFeatures")
+        for value in values:
+            try:
+                realtime_pb2.SubscribeFeaturesRequest.FromString(value)
+            except DecodeError:
+                call = subscribe(value)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call.read()
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, value
+                assert "expected a SubscribeFeaturesRequest" in caught.value.details()
 
 
 async def test_health_of_the_server_and_of_each_service(live):
@@ -119,9 +136,13 @@ def _fetch(url: str) -> str:
         return answer.read().decode()
 
 
-async def test_the_ready_line_has_the_address(live):
-    assert live.bridge.ready["grpc"].startswith("127.0.0.1:")
-    assert json.dumps(live.bridge.ready)
+async def test_the_ready_line_has_the_address_that_is_served(live):
+    host, _, port = live.bridge.ready["grpc"].rpartition(":")
+    assert host == "127.0.0.1"
+    assert live.settings.grpc.port == 0 < int(port)  # a free one was taken
+    async with connected(f"{host}:{port}") as stub:
+        stats = await stub.GetStreamStats(realtime_pb2.GetStreamStatsRequest())
+        assert stats.max_streams == live.settings.grpc.max_streams
 
 
 async def test_a_port_that_is_taken_is_named(own):

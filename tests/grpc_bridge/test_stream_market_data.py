@@ -1,6 +1,7 @@
 """Ticks in, acknowledgements and rows out, on one stream."""
 
 import asyncio
+import signal
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from tests.grpc_bridge.rig import (
     log_ticks,
     tick,
 )
+from tests.suspend import suspend
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio]
 
@@ -147,8 +149,6 @@ async def test_a_selection_takes_the_place_of_the_rows_of_symbols_sent(live, uni
     assert not client.twice
 
 
-@pytest.mark.parametrize(
-    ("selection", "field"),
 async def test_a_stream_that_wants_no_rows_gets_acknowledgements_alone(live, unique):
     async with connected(live.address) as stub:
         client, other = MarketClient(stub), MarketClient(stub)
@@ -184,6 +184,8 @@ async def test_rows_can_be_turned_off_and_a_selection_turns_them_on_again(live, 
     assert list(client.rows.values()) == [(unique, TIME + 1), (unique, TIME + 4)]
 
 
+@pytest.mark.parametrize(
+    ("selection", "field"),
     [
         ({"symbols": ["a b"]}, "symbols"),
         ({"names": ["nope"]}, "names"),
@@ -226,11 +228,19 @@ async def test_cut_between_acknowledgement_and_rows_goes_on_by_token(live, uniqu
     async with connected(live.address) as stub:
         client = MarketClient(stub)
         sent = [tick(unique, i) for i in range(20)]
-        for number, one in enumerate(sent, 1):
-            await client.send(number, one)
-            await client.until(lambda number=number: client.accepted == number)
-        client.call.cancel()
+        await client.send(0, *sent[:10])
+        await client.until(lambda: len(client.rows) == 10)
+        # Nobody computes, so what is acknowledged now has no rows.
+        suspend(live.features.process.pid)
+        try:
+            for number, one in enumerate(sent[10:], 1):
+                await client.send(number, one)
+            await client.until(lambda: client.accepted == 20)
+            client.call.cancel()
+        finally:
+            live.features.process.send_signal(signal.SIGCONT)
         got = dict(client.rows)
+        assert len(got) == 10
         request = realtime_pb2.SubscribeFeaturesRequest(
             selection={"symbols": [unique]}, resume=client.token
         )

@@ -166,6 +166,21 @@ def test_without_a_name_the_bridge_s_own_set_is_read_and_its_token_has_the_name(
             assert [row.event_time_ns for row in again] == seen
 
 
+def test_the_latest_rows_end_with_the_newest_one(client, symbol):
+    newest = _ticks(symbol, 2000)[-1]
+    with client.subscribe(symbol, policy="latest", timeout_s=_PATIENCE_S) as rows:
+        with client.stream(rows=False) as stream:
+            stream.send_many(_ticks(symbol, 2000))
+        times = []
+        for row in rows:
+            times.append(row.event_time_ns)
+            if row.event_time_ns == newest[1]:
+                break
+        position = rows.position
+    assert times == sorted(set(times))
+    assert not list(client.subscribe(symbol, policy="latest", start=position, timeout_s=0.3))
+
+
 def test_tokens_of_both_subscribers_are_the_same_thing(live, client, symbol):
     with client.stream(timeout_s=_PATIENCE_S) as stream:
         stream.send_many(_ticks(symbol, 30))
