@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from grpc_bridge.fanout.choice import Choice
-from grpc_bridge.fanout.delivery import Delivery
+from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES, Delivery
 from grpc_bridge.fanout.encode import EncodedBlock, Pick, encode_record, pick_rows
 from grpc_bridge.fanout.record import FeatureRecord
 from schemas.errors import MyStocksError
-
-# A response stays well below the 4 MiB that clients accept by default; a larger one would also hold
-# up others on the connection.
-MAX_RESPONSE_BYTES = 512 * 1024
 
 
 class Link:

@@ -12,8 +12,9 @@ import structlog
 from confluent_kafka import Message
 
 from grpc_bridge.fanout.broker import Broker, TopicFacts
-from grpc_bridge.fanout.channel import MAX_RESPONSE_BYTES, Channel, ChannelReader
+from grpc_bridge.fanout.channel import Channel, ChannelReader
 from grpc_bridge.fanout.choice import Choice, check_names
+from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES
 from grpc_bridge.fanout.errors import BadSelectionError, StreamCutError, TopicReplacedError
 from grpc_bridge.fanout.past_reader import PastReader
 from grpc_bridge.fanout.record import FeatureRecord

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from grpc_bridge.fanout.channel import MAX_RESPONSE_BYTES
 from grpc_bridge.fanout.choice import Choice
-from grpc_bridge.fanout.delivery import Delivery
+from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES, Delivery
 from grpc_bridge.fanout.encode import EncodedBlock, encode_record, pick_rows
 from grpc_bridge.fanout.errors import StartDeletedError
 from grpc_bridge.fanout.past_reader import Piece

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from grpc_bridge.fanout.choice import Choice
+from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES
 from grpc_bridge.fanout.encode import (
     EncodedBlock,
     Pick,
@@ -19,6 +20,8 @@ from grpc_bridge.fanout.record import Columns, FeatureRecord
 
 # So many bytes of rows are kept before all but the newest of each symbol are dropped.
 _COMPACT_BYTES = 256 * 1024
+# Of a symbol's name, which each newest row has for itself.
+_SYMBOL_BYTES = 36
 
 
 class Mailbox:
@@ -75,9 +78,13 @@ class Mailbox:
         self._rows, self.size, self._limit = [], 0, _COMPACT_BYTES
 
     def take(self, feature_set: str) -> list[EncodedBlock]:
-        """Returns the newest rows, a block for each partition, and drops everything."""
+        """Returns the newest rows, in blocks of one partition each, and drops everything."""
         self._compact()
-        blocks = [encode_rows(feature_set, rows, self._choice) for rows in self._rows]
+        blocks = [
+            encode_rows(feature_set, part, self._choice)
+            for rows in self._rows
+            for part in _parts(rows)
+        ]
         self.clear()
         return blocks
 
@@ -119,6 +126,19 @@ def newest_rows(parts: list[RowSet]) -> RowSet:
         numbers=_joined(part.numbers for part in parts)[keep],
         source_last_offset=parts[-1].source_last_offset,
     )
+
+
+def _parts(rows: RowSet) -> list[RowSet]:
+    """Returns the rows in parts that fit into a response."""
+    count = len(rows.numbers)
+    step = max(1, count * MAX_RESPONSE_BYTES // (_size(rows) + count * _SYMBOL_BYTES))
+    if count <= step:
+        return [rows]
+    cuts = [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
+    return [
+        rows._replace(columns=take_rows(rows.columns, cut), numbers=rows.numbers[cut])
+        for cut in cuts
+    ]
 
 
 def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:

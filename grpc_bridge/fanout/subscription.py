@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Self
 
 from grpc_bridge.fanout.channel import Channel, Link
 from grpc_bridge.fanout.choice import Choice
-from grpc_bridge.fanout.delivery import Delivery
+from grpc_bridge.fanout.delivery import Delivery, in_parts
 from grpc_bridge.fanout.encode import Pick
 from grpc_bridge.fanout.errors import SlowReaderError, StreamCutError, StreamEndedError
 from grpc_bridge.fanout.history import History
@@ -62,6 +63,7 @@ class Subscription:
         self._mailbox = Mailbox(choice)
         self._offered: list[Offer] = []  # not published yet
         self._unread: list[Offer] = []  # in the one link that waits
+        self._parts: deque[Delivery] = deque()  # of what the mailbox had
         if history is None:
             self._join()
             self.token = feed.token
@@ -74,9 +76,10 @@ class Subscription:
         """Encoded rows that wait for the reader, in bytes."""
         if self._channel is None:
             return 0
+        parts = sum([part.size for part in self._parts])
         if self._link is None:
-            return self._mailbox.size
-        return self._channel.head.end - self._link.end
+            return parts + self._mailbox.size
+        return parts + self._channel.head.end - self._link.end
 
     @property
     def lag_rows(self) -> int:
@@ -85,9 +88,10 @@ class Subscription:
             return self._feed.rows_after(self._history.rows)
         if self._channel is None:
             return 0
+        parts = sum([part.rows for part in self._parts])
         if self._link is None:
-            return self._mailbox.rows
-        return self._channel.head.rows_end - self._link.rows_end
+            return parts + self._mailbox.rows
+        return parts + self._channel.head.rows_end - self._link.rows_end
 
     async def take(self) -> Delivery:
         """Returns what comes next, as soon as there is something; the first one has no blocks.
@@ -162,6 +166,7 @@ class Subscription:
             self._feed.leave(self._channel, self)
         self._channel = self._link = self._history = None
         self._mailbox.clear()
+        self._parts.clear()
         self._offered.clear()
         self._unread.clear()
         self._error = self._error or StreamEndedError("the subscription was closed")
@@ -211,13 +216,15 @@ class Subscription:
         channel, read = self._channel, self._link
         if channel is None:
             return None
-        if read is None:
+        if read is None and not self._parts:
             self._link = channel.head
             blocks = self._mailbox.take(self._feed.name)
-            token = channel.head.delivery.token
-            delivery = Delivery(blocks, token, sum([block.rows for block in blocks]))
+            self._parts += in_parts(blocks, self._next_token, channel.head.delivery.token)
+        if self._parts:
+            delivery = self._parts.popleft()
             self._count(delivery)
             return delivery, None, None
+        assert read is not None
         found = channel.take(read)
         if found is None:
             return None

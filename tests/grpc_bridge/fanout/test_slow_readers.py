@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import pytest
 
@@ -120,6 +121,37 @@ async def test_the_newest_row_of_each_symbol_is_kept_while_the_reader_is_busy(to
     assert [n.row for n in ResumeToken.FromString(newest.token).next] == [15_007, 14_700]
     (last,) = after.blocks
     assert row_numbers(FeatureBlock.FromString(last.data)) == list(range(15_007, 15_011))
+
+
+@pytest.mark.asyncio
+async def test_the_newest_rows_of_very_many_symbols_come_in_responses_of_usual_size(topic):
+    count = 12_000
+    symbols = tuple(f"SYMBOL{i}" for i in range(count))
+    async with running(topic.hub(linger_ms=0)) as hub:
+        request = topic.request(policy=SLOW_READER_POLICY_LATEST)
+        async with hub.subscribe(request.selection, request) as subscription:
+            begin = (await subscription.take()).token
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(subscription.take(), 0.05)
+            for _ in range(3):
+                for partition in (0, 1):
+                    topic.write(partition, count, symbols=symbols)
+                    await hub.caught_up(topic.set)
+            seen = Counter()
+            while sum(seen.values()) < 2 * count:
+                waiting = subscription.lag_rows
+                delivery = await subscription.take()
+                assert subscription.lag_rows <= max(0, waiting - delivery.rows)
+                assert len(delivery.response()) < 600 * 1024
+                for block in delivery.blocks:
+                    parsed = FeatureBlock.FromString(block.data)
+                    check_values(parsed, symbols)
+                    partition = parsed.first_row.partition
+                    seen.update((partition, row) for row in row_numbers(parsed))
+                if sum(seen.values()) < 2 * count:
+                    assert delivery.token == begin
+    assert seen == Counter((p, r) for p in (0, 1) for r in range(2 * count, 3 * count))
+    assert [n.row for n in ResumeToken.FromString(delivery.token).next] == [3 * count] * 2
 
 
 @pytest.mark.asyncio
