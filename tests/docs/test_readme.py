@@ -111,6 +111,13 @@ def test_every_block_of_the_readme_works_in_order(stack):
     assert "1 ticks of 1 symbols from ticks.csv to market.ticks" in text
     assert text.count("AAPL 438.0 None") == 1
     assert "5 of 5 are in the log" in text
+    assert re.findall(r"^awaited GE ([\d.]+)", text, re.MULTILINE) == [
+        "23.19",
+        "23.22",
+        "23.35",
+        "23.31",
+        "23.19",
+    ]
     live = re.findall(r"^GE [\d.]+ .*", text, re.MULTILINE)
     assert len(live) == 5
     assert [f"replayed {row}" for row in live] == re.findall("^replayed .*", text, re.MULTILINE)[:5]
