@@ -31,7 +31,6 @@ from streams.kafka.admin import admin_client
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.ends import first_and_end
 from streams.kafka.feature_positions import watermarks
-from streams.kafka.replay.wiring import request_of
 from streams.kafka.tail import records_of, tail_consumer
 
 _FEATURES_FIELD = ReplayMarketDataResponse.DESCRIPTOR.fields_by_name["features"].number
@@ -92,11 +91,8 @@ class ReplayReading:
         events = JobEventReader(self._settings, "bridge-replay")
         consumer = tail_consumer(self._settings, f"bridge-{self._request.run}", _BUFFER_BYTES)
         try:
-            known = events.open(self._job_id)
-            if known is None:
+            if events.open(self._job_id) is None:
                 self._ask(sender)
-            else:
-                self._check_same()
             self._follow(events, consumer)
         except KafkaException as error:
             raise UnavailableError(
@@ -118,17 +114,6 @@ class ReplayReading:
         options = JobOptions(client="bridge", request_id=self._request.run)
         spec = self._request.as_spec()
         sender.send(JobCommand(job_id=self._job_id, options=options, replay=spec))
-
-    def _check_same(self) -> None:
-        source = self._settings.features.source_topic
-        begun = request_of(self._settings, self._request.run, source)
-        if begun not in (None, self._request.hash):
-            raise RequestFailedError(
-                Code.FAILED_PRECONDITION,
-                f"expected run {self._request.run} to be asked for as before, was another range, "
-                "set or choice of symbols (run); take another run",
-                field="run",
-            )
 
     def _follow(self, events: JobEventReader, consumer: Consumer) -> None:
         asked = time.monotonic()
@@ -158,7 +143,8 @@ class ReplayReading:
                 self._progress(job.progress)
 
     def _check(self, job: Job) -> None:
-        """Raises what became of a job that ended otherwise than well."""
+        """Raises what became of a job that is another one, or ended otherwise than well."""
+        self._request.check_same(job)
         if job.state == JOB_STATE_FAILED:
             code = Code(job.reason_code) if job.reason_code else Code.INTERNAL
             raise RequestFailedError(code, job.reason, field=job.reason_field)

@@ -82,6 +82,11 @@ class ReplayJob:
         )
 
     @property
+    def request_hash(self) -> str:
+        """Identifies what is replayed."""
+        return self._request.hash
+
+    @property
     def fraction(self) -> float:
         """How far it is, from 0 to 1, by offsets."""
         return self.progress.fraction

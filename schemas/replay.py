@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from mystocks.v1.job_types_pb2 import Job
 from mystocks.v1.jobs_pb2 import ReplaySpec
 from schemas.requests import Code, RequestFailedError
 from schemas.symbols import symbol_problem
@@ -112,6 +113,20 @@ class ReplayRequest:
             self.profile, tuple(sorted(set(self.symbols))), self.into, self.cold, self.bars,
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def check_same(self, job: Job) -> None:
+        """Checks that the job of this run's id is this replay, whoever asked for it.
+
+        Raises:
+            RequestFailedError: FAILED_PRECONDITION: it is another one.
+        """
+        if job.request_hash not in ("", self.hash):
+            raise RequestFailedError(
+                Code.FAILED_PRECONDITION,
+                f"expected run {self.run} to be asked for as before, was another range, set or "
+                "choice of symbols (run); take another run",
+                field="run",
+            )
 
     def as_spec(self) -> ReplaySpec:
         """Returns the command's form."""

@@ -81,7 +81,7 @@ def run_by_role(settings: Settings, request: ReplayRequest) -> dict[str, Any]:
 
     Raises:
         UnavailableError: No process of the role runs, or it did not accept the command.
-        RequestFailedError: The role refused.
+        RequestFailedError: The run is known as another replay.
     """
     group = replay_group(settings.environment)
     job_id = replay_job_id(settings.environment, request.run)
@@ -93,6 +93,8 @@ def run_by_role(settings: Settings, request: ReplayRequest) -> dict[str, Any]:
             _check_role_runs(sender, group)
             options = JobOptions(client="cli", request_id=request.run)
             sender.send(JobCommand(job_id=job_id, options=options, replay=request.as_spec()))
+        else:
+            request.check_same(known)
         deadline = time.monotonic() + _ACCEPTED_S
         with _interruption() as interrupted, _bar(request.run) as show:
             job = follow(
@@ -109,6 +111,8 @@ def run_by_role(settings: Settings, request: ReplayRequest) -> dict[str, Any]:
             f"expected role replay to accept the command within {_ACCEPTED_S:g} s, was silent; see "
             "`mystocks logs replay`"
         )
+    # Somebody else may have asked for another replay of this name in the same moment.
+    request.check_same(job)
     return _result(request.run, job)
 
 

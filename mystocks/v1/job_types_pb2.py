@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmystocks/v1/job_types.proto\x12\x0bmystocks.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\nJobOptions\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\"\xc6\x03\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.mystocks.v1.JobKind\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.mystocks.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.mystocks.v1.JobOptions\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\r\n\x05stage\x18\x07 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x11\n\tworker_id\x18\x0c \x01(\t\x12\x13\n\x0bresult_hash\x18\r \x01(\t\x12\x17\n\x0fresult_location\x18\x0e \x01(\t\x12\x13\n\x0breason_code\x18\x0f \x01(\x05\x12\x14\n\x0creason_field\x18\x10 \x01(\t*\x81\x01\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_KIND_BACKTEST\x10\x01\x12\x19\n\x15JOB_KIND_OPTIMIZATION\x10\x02\x12\x15\n\x11JOB_KIND_TRAINING\x10\x03\x12\x13\n\x0fJOB_KIND_REPLAY\x10\x04*\xc9\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_STATE_ACCEPTED\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmystocks/v1/job_types.proto\x12\x0bmystocks.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\nJobOptions\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\"\xdc\x03\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.mystocks.v1.JobKind\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.mystocks.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.mystocks.v1.JobOptions\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\r\n\x05stage\x18\x07 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x11\n\tworker_id\x18\x0c \x01(\t\x12\x13\n\x0bresult_hash\x18\r \x01(\t\x12\x17\n\x0fresult_location\x18\x0e \x01(\t\x12\x13\n\x0breason_code\x18\x0f \x01(\x05\x12\x14\n\x0creason_field\x18\x10 \x01(\t\x12\x14\n\x0crequest_hash\x18\x11 \x01(\t*\x81\x01\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_KIND_BACKTEST\x10\x01\x12\x19\n\x15JOB_KIND_OPTIMIZATION\x10\x02\x12\x15\n\x11JOB_KIND_TRAINING\x10\x03\x12\x13\n\x0fJOB_KIND_REPLAY\x10\x04*\xc9\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_STATE_ACCEPTED\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mystocks.v1.job_types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBKIND']._serialized_start=672
-  _globals['_JOBKIND']._serialized_end=801
-  _globals['_JOBSTATE']._serialized_start=804
-  _globals['_JOBSTATE']._serialized_end=1005
+  _globals['_JOBKIND']._serialized_start=694
+  _globals['_JOBKIND']._serialized_end=823
+  _globals['_JOBSTATE']._serialized_start=826
+  _globals['_JOBSTATE']._serialized_end=1027
   _globals['_JOBOPTIONS']._serialized_start=78
   _globals['_JOBOPTIONS']._serialized_end=212
   _globals['_JOB']._serialized_start=215
-  _globals['_JOB']._serialized_end=669
+  _globals['_JOB']._serialized_end=691
 # @@protoc_insertion_point(module_scope)

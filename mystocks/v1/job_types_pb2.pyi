@@ -133,6 +133,7 @@ class Job(_message.Message):
     RESULT_LOCATION_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     kind: Global___JobKind.ValueType
     state: Global___JobState.ValueType
@@ -154,6 +155,10 @@ class Job(_message.Message):
     that is to blame, or empty.
     """
     reason_field: _builtins.str
+    request_hash: _builtins.str
+    """Hash of what was asked for: whoever asks for this job id means the same, or is refused. Empty
+    where a job was refused before it was understood.
+    """
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
     @_builtins.property
@@ -181,10 +186,11 @@ class Job(_message.Message):
         result_location: _builtins.str = ...,
         reason_code: _builtins.int = ...,
         reason_field: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "ended_at", b"ended_at", "options", b"options", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "ended_at", b"ended_at", "job_id", b"job_id", "kind", b"kind", "options", b"options", "progress", b"progress", "reason", b"reason", "reason_code", b"reason_code", "reason_field", b"reason_field", "result_hash", b"result_hash", "result_location", b"result_location", "stage", b"stage", "started_at", b"started_at", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "attempt", b"attempt", "ended_at", b"ended_at", "job_id", b"job_id", "kind", b"kind", "options", b"options", "progress", b"progress", "reason", b"reason", "reason_code", b"reason_code", "reason_field", b"reason_field", "request_hash", b"request_hash", "result_hash", b"result_hash", "result_location", b"result_location", "stage", b"stage", "started_at", b"started_at", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,10 @@ class Run(Protocol):
     """A job in this process; all but `run` may be called from any thread."""
 
     @property
+    def request_hash(self) -> str:
+        """Tells what was asked for from everything else that could have been."""
+
+    @property
     def fraction(self) -> float:
         """How far it is, from 0 to 1."""
 

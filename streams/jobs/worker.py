@@ -191,6 +191,7 @@ class JobWorker:
                 )
             self._check_attempts(job)
             taken.run = self._runner.prepare(command)
+            job.request_hash = taken.run.request_hash
         except RequestFailedError as error:
             self._refuse(job, error)
             self._progress.done(*place)

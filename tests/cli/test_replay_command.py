@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mystocks.v1.job_types_pb2 import JOB_STATE_QUEUED
+from mystocks.v1.jobs_pb2 import CancelCommand
 from tests.roles.conftest import features  # noqa: F401 - a fixture
 from tests.roles.replay_rig import (
     DAY,
@@ -80,6 +82,31 @@ def test_the_role_runs_it_at_x100_and_the_command_follows(past, role, mystocks, 
     again = mystocks(*arguments, **variables)
     assert json.loads(again.stdout) == result
     rows_of(kafka_bootstrap, result["topic"], count)
+
+
+def test_a_run_id_of_another_replay_is_refused_whether_that_one_ended_or_waits(
+    past, role, mystocks
+):
+    rig, _ = past
+    variables = rig.settings.as_environment()
+    jobs = Jobs(rig.settings)
+
+    def ask(run: str, *more: str) -> subprocess.CompletedProcess:
+        return mystocks("replay", rig.source, "--from", START, "--run-id", run, *more, **variables)
+
+    assert ask("ended", "--to", str(DAY + 100 * SECOND)).returncode == 0
+    jobs.send("long", start_ns=DAY, topic=rig.source, speed=1.0)
+    jobs.send("waits", start_ns=DAY, topic=rig.source)
+    jobs.await_job("waits", lambda job: job.state == JOB_STATE_QUEUED)
+    for run in ("ended", "waits"):
+        for other in (["--to", str(DAY + 200 * SECOND)], ["--bars", "1m"]):
+            refused = ask(run, *other)
+            assert refused.returncode == 1, refused.stdout
+            assert "asked for as before" in refused.stderr
+            assert refused.stdout == ""
+    jobs.tell("long", cancel=CancelCommand())
+    # The speed is none of what is replayed.
+    assert ask("waits", "--speed", "1000").returncode == 0
 
 
 def test_pause_resume_and_cancel_reach_a_run_and_say_where_there_is_none(past, role, mystocks):

@@ -131,20 +131,6 @@ def run_group(settings: Settings, run: str) -> str:
     return f"{settings.environment}.replay.{run}"
 
 
-def request_of(settings: Settings, run: str, source: str) -> str | None:
-    """Returns the hash of what a run replays; None where it has not begun.
-
-    Raises:
-        KafkaUnavailableError: The broker does not answer.
-    """
-    client = _offsets_client(settings, run_group(settings, run))
-    try:
-        plans = committed_plan(client, source, [0])
-    finally:
-        client.close()
-    return plans[0].request if plans else None
-
-
 @contextlib.contextmanager
 def _prepared(
     settings: Settings, run: ReplayRun, new_task: Callable[[int, int], Task]
