@@ -88,6 +88,7 @@ class TickReading:
                 group=None,
                 clock=EventClock(request.speed),
                 control=control,
+                end_ns=request.end_ns,
                 on_progress=sink.progress,
             ).run()
             if outcome == "finished":
@@ -182,7 +183,8 @@ class _TickTask:
     def __init__(self, decoder: Any, request: ReplayRequest, max_symbols: int) -> None:
         from schemas.ticks import SymbolTable
 
-        self.newest_ns = 0
+        self.tick_times = np.empty(0, np.int64)
+        self.tick_messages: NDArray[Any] = np.empty(0, np.int64)
         self._decoder = decoder
         self._symbols = SymbolTable(max_symbols)
         self._request = request
@@ -203,9 +205,7 @@ class _TickTask:
         ticks, _ = self._decoder.decode(
             batch.values, batch.content_types, batch.timestamps_ms, self._symbols
         )
-        if not len(ticks):
-            return None
-        self.newest_ns = max(self.newest_ns, int(ticks.event_time.max()))
+        self.tick_times, self.tick_messages = ticks.event_time, ticks.message
         inside = ticks.event_time >= self._request.start_ns
         if self._request.end_ns is not None:
             inside &= ticks.event_time < self._request.end_ns

@@ -71,7 +71,15 @@ class ReplayJob:
             self.progress = progress
             on_progress(progress)
 
-        run = ReplayRun(request.run, request.hash, request.start_ns, request.cold, topics, live)
+        run = ReplayRun(
+            request.run,
+            request.hash,
+            request.start_ns,
+            request.end_ns,
+            request.cold,
+            topics,
+            live,
+        )
         return run_replay(
             self._settings,
             run,

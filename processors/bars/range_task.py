@@ -33,10 +33,14 @@ class RangeBarTask(BarTask):
     A bar belongs to the range by its end. Call `choose` before anything else.
 
     Attributes:
+        tick_times: See `streams.kafka.replay.ports.ReplayTask`.
+        tick_messages: Likewise.
         newest_ns: Newest event time of all ticks so far, nanoseconds since 1970 (UTC).
         rows_per_record: Most bars that fit into one record.
     """
 
+    tick_times: NDArray[np.int64] = np.empty(0, np.int64)
+    tick_messages: NDArray[Any] = tick_times
     newest_ns = 0
     rows_per_record = rows_per_bars_block()
     _range = RowRange(0)
@@ -98,6 +102,7 @@ class RangeBarTask(BarTask):
 
     def _decode(self, batch: MessageBatch) -> Any:
         ticks, refused = super()._decode(batch)
+        self.tick_times, self.tick_messages = ticks.event_time, ticks.message
         if len(ticks):
             self.newest_ns = max(self.newest_ns, int(ticks.event_time.max()))
             keep = np.ones(len(ticks), np.bool_)

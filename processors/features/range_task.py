@@ -40,10 +40,12 @@ class RangeTask(FeatureTask):
     live bit for bit. Call `choose` before anything else.
 
     Attributes:
-        newest_ns: Newest event time of all ticks so far, nanoseconds since 1970 (UTC).
+        tick_times: See `streams.kafka.replay.ports.ReplayTask`.
+        tick_messages: Likewise.
     """
 
-    newest_ns = 0
+    tick_times: NDArray[np.int64] = np.empty(0, np.int64)
+    tick_messages: NDArray[Any] = tick_times
     _range = RowRange(0)
     _accepted: "TickColumns | None" = None
 
@@ -95,8 +97,8 @@ class RangeTask(FeatureTask):
 
     def _decode(self, batch: MessageBatch) -> Any:
         ticks, refused = super()._decode(batch)
+        self.tick_times, self.tick_messages = ticks.event_time, ticks.message
         if len(ticks.code):
-            self.newest_ns = max(self.newest_ns, int(ticks.event_time.max()))
             ticks = self._reduced(ticks)
         return ticks, refused
 

@@ -29,6 +29,8 @@ _MOST_PENDING = 20_000
 _READ_AHEAD_S = 0.5
 # An idle moment; also bounds how late a change of `ReplayControl` is seen.
 _IDLE_S = 0.1
+# Later than every event time.
+_NEVER_NS = 2**63 - 1
 
 Outcome = Literal["finished", "cancelled", "released"]
 
@@ -88,6 +90,7 @@ class ReplayDriver:
         group: Metadata of the run's consumer group.
         clock: Says which event time it is.
         control: How others pause and end it.
+        end_ns: Event time before which the last row is; None is no bound.
         on_progress: Called after every commit, and a few times a second while nothing happens.
         wall: Monotonic seconds.
     """
@@ -102,6 +105,7 @@ class ReplayDriver:
         group: Any,
         clock: EventClock,
         control: ReplayControl,
+        end_ns: int | None = None,
         on_progress: Callable[[ReplayProgress], None] = lambda _progress: None,
         wall: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,6 +116,7 @@ class ReplayDriver:
         self._group = group
         self._clock = clock
         self._control = control
+        self._end_ns = _NEVER_NS if end_ns is None else end_ns
         self._on_progress = on_progress
         self._wall = wall
         self._began = 0.0
@@ -175,11 +180,13 @@ class ReplayDriver:
         if not self._clock.anchored:
             # The clock starts with the first row of all, so every partition's first one is needed.
             firsts = [lane.next_due_ns() for lane in self._lanes.values()]
-            ahead_ns = min((first for first in firsts if first is not None), default=2**63 - 1)
+            ahead_ns = min((first for first in firsts if first is not None), default=_NEVER_NS)
         return [
             p
             for p in unread
-            if self._lanes[p].horizon_ns <= ahead_ns and self._lanes[p].pending < _MOST_PENDING
+            # Behind the range there are hardly any rows, and for none of them to wait.
+            if (self._lanes[p].horizon_ns <= ahead_ns or self._lanes[p].horizon_ns >= self._end_ns)
+            and self._lanes[p].pending < _MOST_PENDING
         ]
 
     def _patience(self, wanted: list[int]) -> float:
@@ -208,7 +215,7 @@ class ReplayDriver:
         horizons = [
             lane.horizon_ns for p, lane in self._lanes.items() if not self._reader.exhausted(p)
         ]
-        return min(horizons, default=2**63 - 1)
+        return min(horizons, default=_NEVER_NS)
 
     def _write(self, lane: Lane, bound_ns: int) -> None:
         topics = self._topics

@@ -8,6 +8,7 @@ import numpy as np
 
 from schemas import headers as names
 from streams.kafka.batch import PartitionBatch
+from streams.kafka.replay.believed import BelievedTime
 from streams.kafka.replay.plan import PartitionPlan
 from streams.kafka.replay.ports import ReplayTask, SelectedRows
 
@@ -21,15 +22,29 @@ class _Waiting:
 
     Attributes:
         rows: The rows.
-        due: int64 [n], event time at which each may go: never before the one in front of it.
+        due: int64 [n], event time at which each may go: never before the one in front of it. None
+            while that depends on ticks that were not read yet.
         low: The first one that is still here.
         next_offset: Offset after the batch.
     """
 
     rows: SelectedRows
-    due: "NDArray[np.int64]"
+    due: "NDArray[np.int64] | None"
     low: int
     next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A batch of which it is not decided yet which times are believed.
+
+    Attributes:
+        offsets: int64 [ticks], offset of each one's message.
+        rows: What it gave, if anything.
+    """
+
+    offsets: "NDArray[np.int64]"
+    rows: _Waiting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,6 @@ class Lane:
 
     Attributes:
         plan: As given.
-        horizon_ns: Event time up to which all ticks are known; the far past before the first.
         row: Identity of the next row to give out.
         pending: Rows that wait.
         position: Offset of the next message that has rows to give out.
@@ -85,21 +99,28 @@ class Lane:
         self.plan = plan
         self.row = plan.row
         self.pending = 0
-        self.position = plan.begin
-        self.horizon_ns = -1
+        self.position = self._read = plan.begin
         self.finished = False
         self._task = task
         self._waiting: deque[_Waiting] = deque()
+        self._seen: deque[_Seen] = deque()
+        self._believed = BelievedTime()
         # Rows below the committed count are computed again and not given out again.
         self._computed = 0
         self._newest_due = -1
+
+    @property
+    def horizon_ns(self) -> int:
+        """Event time up to which the ticks of a paced replay are known; at first the far past."""
+        return self._believed.newest_ns
 
     def take(self, batch: PartitionBatch, *, keep: bool) -> None:
         """Computes a batch.
 
         Args:
             batch: The messages that follow.
-            keep: Whether its rows must last longer than until the next batch.
+            keep: Whether its rows wait for their time, so that they must last longer than until the
+                next batch.
         """
         cut = self.plan.emit_from
         if batch.first_offset < cut:
@@ -111,9 +132,14 @@ class Lane:
                 return
             batch = PartitionBatch(batch.partition, rest)
         rows = self._task.select(batch)
-        self.horizon_ns = max(self.horizon_ns, self._task.newest_ns)
+        waiting = None
         if rows is not None:
-            self._add(rows, batch.next_offset, keep=keep)
+            waiting = self._add(rows, batch.next_offset, keep=keep)
+        if keep:
+            self._believed.add(self._task.tick_times)
+            offsets = np.array([message.offset() for message in batch.messages], np.int64)
+            self._seen.append(_Seen(offsets[self._task.tick_messages], waiting))
+            self._decide(final=False)
         self._advance(batch.next_offset)
 
     def finish(self, *, keep: bool) -> None:
@@ -123,23 +149,28 @@ class Lane:
             keep: As for `take`.
         """
         self.finished = True
+        self._decide(final=True)
         rows = self._task.finish()
         if rows is not None:
-            self._add(rows, self.plan.end, keep=keep)
+            waiting = self._add(rows, self.plan.end, keep=keep)
+            if keep and waiting is not None:
+                self._set_due(waiting, rows.event_time)
         self._advance(self.plan.end)
 
     def next_due_ns(self) -> int | None:
-        """Returns the event time of the first row that waits, or None."""
+        """Returns the event time of the first row that waits; None if none does, or not known."""
         if not self._waiting:
             return None
         first = self._waiting[0]
-        return int(first.due[first.low])
+        return None if first.due is None else int(first.due[first.low])
 
     def pieces(self, bound_ns: int) -> list[Piece]:
         """Gives out the rows whose time is at most `bound_ns`, as records."""
         pieces: list[Piece] = []
         while self._waiting:
             first = self._waiting[0]
+            if first.due is None:
+                break
             high = int(np.searchsorted(first.due, bound_ns, "right"))
             if high <= first.low:
                 break
@@ -152,20 +183,39 @@ class Lane:
                 self.position = int(first.rows.offsets[high])
         return pieces
 
-    def _add(self, rows: SelectedRows, next_offset: int, *, keep: bool) -> None:
+    def _add(self, rows: SelectedRows, next_offset: int, *, keep: bool) -> _Waiting | None:
+        """Lets the rows wait that are not in the output already."""
         count = len(rows.event_time)
         low = min(max(self.plan.row - self._computed, 0), count)
         self._computed += count
-        due = np.maximum.accumulate(rows.event_time)
+        if low == count:
+            return None
+        waiting = _Waiting(rows.keep() if keep else rows, None, low, next_offset)
+        if not keep:
+            self._set_due(waiting, rows.event_time)
+        self._waiting.append(waiting)
+        self.pending += count - low
+        return waiting
+
+    def _decide(self, *, final: bool) -> None:
+        """Sets when rows are due whose times are found to be true, or not."""
+        for reached in self._believed.decide(final=final):
+            seen = self._seen.popleft()
+            if seen.rows is not None:
+                rows = seen.rows.rows
+                last = np.searchsorted(seen.offsets, rows.offsets, "right") - 1
+                self._set_due(seen.rows, np.minimum(rows.event_time, reached[last]))
+
+    def _set_due(self, waiting: _Waiting, times: "NDArray[np.int64]") -> None:
+        due = np.maximum.accumulate(times)
         np.maximum(due, self._newest_due, out=due)
         self._newest_due = int(due[-1])
-        if low < count:
-            self._waiting.append(_Waiting(rows.keep() if keep else rows, due, low, next_offset))
-            self.pending += count - low
+        waiting.due = due
 
     def _advance(self, offset: int) -> None:
+        self._read = max(self._read, offset)
         if not self._waiting:
-            self.position = max(self.position, offset)
+            self.position = self._read
 
     def _cut(self, waiting: _Waiting, high: int, pieces: list[Piece]) -> None:
         rows, most = waiting.rows, self._task.rows_per_record

@@ -1,6 +1,6 @@
 """What a replay expects of the code that computes."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +31,14 @@ class ReplayTask(Protocol):
     """Computes one partition again and owns its state.
 
     Attributes:
-        newest_ns: Newest event time of all ticks of the batches so far, also of those that were
-            not selected; nanoseconds since 1970 (UTC), 0 before the first.
+        tick_times: int64 [n], event times of all ticks of the last batch given to `select`, also of
+            those that were not selected, in the order of the log; nanoseconds since 1970 (UTC).
+            Valid until the next batch.
+        tick_messages: Integers [n], index in that batch of each one's message.
     """
 
-    newest_ns: int
+    tick_times: "NDArray[np.int64]"
+    tick_messages: "NDArray[Any]"
 
     @property
     def rows_per_record(self) -> int:

@@ -57,6 +57,7 @@ class ReplayRun:
         run: Its id.
         request: Hash of what is replayed.
         start_ns: Event time of the first row, nanoseconds since 1970 (UTC).
+        end_ns: Event time before which the last row is; None is the end of the log.
         cold: Whether to begin with empty state.
         topics: What is read and written.
         live: Whose rows it computes.
@@ -65,6 +66,7 @@ class ReplayRun:
     run: str
     request: str
     start_ns: int
+    end_ns: int | None
     cold: bool
     topics: ReplayTopics
     live: LiveSet
@@ -112,6 +114,7 @@ def run_replay(
                     group=group,
                     clock=new_clock(),
                     control=control,
+                    end_ns=run.end_ns,
                     on_progress=progressed,
                 )
                 return driver.run()

@@ -99,14 +99,15 @@ class Rows:
 
 
 class Task:
-    """Rows are the ticks themselves, at or after a time."""
+    """Rows are the ticks themselves, of a range of time."""
 
     rows_per_record = 2
 
-    def __init__(self, start_s: int = 0) -> None:
-        self.newest_ns = 0
+    def __init__(self, start_s: int = 0, end_s: int = 2**33) -> None:
+        self.tick_times = self.tick_messages = np.empty(0, np.int64)
         self.replayed: list[int] = []
         self._start_s = start_s
+        self._end_s = end_s
 
     def replay(self, batch: PartitionBatch, _first_row: int) -> int:
         self.replayed += [m.offset() for m in batch.messages]
@@ -115,9 +116,9 @@ class Task:
     def finish(self) -> None: ...
 
     def select(self, batch: PartitionBatch) -> Rows | None:
-        times = [m.time_s for m in batch.messages]
-        self.newest_ns = max(self.newest_ns, max(times) * SECOND)
-        kept = [m for m in batch.messages if m.time_s >= self._start_s]
+        self.tick_times = np.array([m.time_s * SECOND for m in batch.messages], np.int64)
+        self.tick_messages = np.arange(len(batch))
+        kept = [m for m in batch.messages if self._start_s <= m.time_s < self._end_s]
         if not kept:
             return None
         return Rows([m.time_s * SECOND for m in kept], [m.offset() for m in kept])
@@ -135,6 +136,7 @@ class Output:
             tuple[float, int, int, int, int]
         ] = []  # moment, partition, row, time, offset
         self.marks: dict[int, PartitionPlan] = {}
+        self.positions: dict[int, int] = {}
         self._time = time
         self._pending: list[tuple[int, int, int, int]] = []
         self._fail_at = fail_at
@@ -162,6 +164,7 @@ class Output:
         self._pending.clear()
         self.open = False
         for place in offsets:
+            self.positions[place.partition] = place.offset
             self.marks[place.partition] = PartitionPlan.decode(place.metadata)
 
     def close(self) -> None: ...
@@ -176,20 +179,23 @@ def drive(
     output: Output | None = None,
     time: Time | None = None,
     start_s: int = 0,
+    end_s: int = 2**33,
+    size: int = 3,
 ) -> tuple[str, Output, Log]:
     time = time or Time()
     output = output or Output(time)
-    log = Log(time, ticks)
+    log = Log(time, ticks, size)
     lanes = {
         p: Lane(
             (marks or {}).get(p) or PartitionPlan(p, 0, 0, len(ticks[p]), f"{p}:0", "r", "id"),
-            Task(start_s),
+            Task(start_s, end_s),
         )
         for p in ticks
     }
     driver = ReplayDriver(
         TOPICS, lanes, reader=log, output=output, group=None,
-        clock=EventClock(speed, time), control=Control(time, plans), wall=time,
+        clock=EventClock(speed, time), control=Control(time, plans), end_ns=end_s * SECOND,
+        wall=time,
     )  # fmt: skip
     return driver.run(), output, log
 
@@ -215,6 +221,44 @@ def test_a_late_tick_goes_right_after_the_one_in_front_of_it():
     _, output, _ = drive({0: [100, 110, 104, 120]}, speed=1.0)
     assert [row[3] for row in output.seen] == [100, 110, 104, 120]
     assert [round(row[0]) for row in output.seen] == [0, 10, 10, 20]
+
+
+@pytest.mark.parametrize("speed", [1.0, 50.0])
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("where", [0, 1, 20, 38])
+def test_ticks_of_a_broken_clock_hold_up_nothing_and_go_with_their_neighbour(where, size, speed):
+    day = 86_400
+    ticks = list(range(100, 140))
+    ticks[where:where] = [100 + day, 100 + 30 * day]
+    other = range(100, 140)
+    _, output, _ = drive({0: ticks, 1: other}, speed, size=size)
+    assert [row[4] for row in output.seen if row[1] == 0] == list(range(42))
+    due = np.delete(np.array([100, *ticks]), 0)
+    due[where : where + 2] = 100 + max(where - 1, 0)
+    for moment, partition, _, time, offset in output.seen:
+        wanted = due[offset] if partition == 0 else time
+        assert (wanted - 100) / speed <= moment + 1e-6 <= (wanted - 100) / speed + 0.3
+
+
+@pytest.mark.parametrize("gap", [301, 86_400, 30 * 86_400])
+@pytest.mark.parametrize("ticks", [1, 2, 40])
+def test_a_night_is_as_long_as_it_was_however_few_ticks_follow(gap, ticks):
+    before, after = list(range(100, 120)), [120 + gap + i for i in range(ticks)]
+    # Some of the evening come after the first of the morning.
+    late = [after[0], 118, 119, *after[1:]] if ticks > 8 else after
+    _, output, _ = drive({0: before + late, 1: before + after}, speed=1000.0)
+    for moment, _, _, time, _ in output.seen:
+        if time not in (118, 119):
+            assert (time - 100) / 1000 <= moment + 1e-6 <= (time - 100) / 1000 + 0.3
+
+
+def test_a_range_ends_at_its_end_and_not_with_the_log():
+    time = Time()
+    outcome, output, _ = drive({0: range(1000), 1: range(900)}, 1.0, time=time, end_s=10)
+    assert outcome == "finished"
+    assert len(output.seen) == 20
+    assert time() - 1000.0 < 15
+    assert output.positions == {0: 1000, 1: 900}
 
 
 def test_while_paused_nothing_comes_and_the_rest_comes_later_by_as_much():
