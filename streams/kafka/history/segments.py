@@ -229,6 +229,10 @@ def merge(segments: Sequence[Segment]) -> Segment:
     Raises:
         DamagedSegmentError: One of them is not what it was.
     """
+    first, last = segments[0].header, segments[-1].header
+    place = first.topic, first.topic_id, first.partition, first.first, last.end
+    if not any(segment.header.rows for segment in segments):
+        return empty(*place)
     codes: dict[str, int] = {}
     parts = []
     for segment in segments:
@@ -245,8 +249,7 @@ def merge(segments: Sequence[Segment]) -> Segment:
             for name in segments[0].column_names
         },
     )
-    first, last = segments[0].header, segments[-1].header
-    return build(joined, first.topic, first.topic_id, first.partition, first.first, last.end)
+    return build(joined, *place)
 
 
 def _constant(pieces: list[NDArray[np.float64]]) -> float | None:

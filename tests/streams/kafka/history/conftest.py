@@ -53,6 +53,10 @@ class BarLog:
         )
         self._producer.poll(0)
 
+    def write_null(self, partition: int) -> None:
+        self._producer.produce(self.topic, None, partition=partition)
+        self.flush()
+
     def flush(self) -> None:
         assert self._producer.flush(30) == 0
 

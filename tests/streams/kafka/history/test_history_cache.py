@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from confluent_kafka import TopicPartition
 
-from schemas.bars import BarColumns
+from schemas.bars import BarColumns, encode_bars
 from schemas.settings import Settings
 from streams.kafka import history
 from streams.kafka.admin import admin_client
+from streams.kafka.clients import producer
 from tests.streams.kafka.history.conftest import DAY, FIRST, BarLog, daily_bars
 
 pytestmark = pytest.mark.kafka
@@ -111,6 +112,31 @@ def test_rows_that_retention_deleted_leave_the_cache_too(log, settings):
     assert found.offsets[0][0] == 10
     np.testing.assert_array_equal(found.times, fresh.times)
     np.testing.assert_array_equal(found["close"], fresh["close"])
+
+
+def test_stretches_of_the_log_without_rows_are_read_once_and_change_nothing(log, settings, fetched):
+    aborting = producer(settings, transactional_id=f"{log.topic}.aborts")
+    aborting.init_transactions(30)
+    bars = daily_bars(40, 20)
+    for round_ in range(6):
+        if round_ == 3:
+            log.write(NAMES, bars)
+        aborting.begin_transaction()
+        for partition in range(3):
+            aborting.produce(log.topic, encode_bars(NAMES, bars), partition=partition)
+        aborting.flush(30)
+        aborting.abort_transaction(30)
+        log.write_null(0)
+        found = history.read(settings, log.topic)
+        if round_ < 3:
+            assert found.shape == (0, 0)
+        else:
+            equal(found, log)
+    fetched.clear()
+    equal(history.read(settings, log.topic), log)
+    assert fetched == []
+    # Those side by side are one file.
+    assert len(files(settings)) <= 9
 
 
 def test_the_cache_stays_within_its_size_and_may_even_be_none(log, settings):
