@@ -38,6 +38,7 @@ def build_dead_letter(
     value: bytes | None,
     *,
     reason: str,
+    kind: str | None = None,
     topic: str,
     partition: int,
     offset: int,
@@ -52,6 +53,7 @@ def build_dead_letter(
         key: The record's key.
         value: The record's value.
         reason: What was wrong, in words.
+        kind: As of `schemas.processing.Refusal`; None leaves it open.
         topic: Where the record stands.
         partition: Where the record stands.
         offset: Where the record stands.
@@ -68,9 +70,12 @@ def build_dead_letter(
         (names.SOURCE_OFFSET, b"%d" % offset),
         (names.GROUP, group.encode()),
     ]
+    if kind is not None:
+        own.append((names.KIND, kind.encode()))
     if rows is not None:
         own.append((names.ROWS, format_rows(rows).encode()))
-    written = {name for name, _ in own} | {names.ROWS, names.ORIGINAL_BYTES, names.SHA256}
+    written = {name for name, _ in own}
+    written |= {names.KIND, names.ROWS, names.ORIGINAL_BYTES, names.SHA256}
     kept = [(name, content or b"") for name, content in headers if name not in written]
     size = _FRAMING_BYTES + len(key or b"") + len(value or b"") + _size(own) + _size(kept)
     if size > max_bytes and value is not None:

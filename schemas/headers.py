@@ -1,5 +1,7 @@
 """Names of Kafka record headers. Values are ASCII text, numbers in decimal."""
 
+from collections.abc import Iterable
+
 CONTENT_TYPE = "content-type"
 
 CONTENT_PROTOBUF = "application/x-protobuf"
@@ -16,6 +18,8 @@ BACKEND = "backend"
 
 # Dead letters and late ticks.
 REASON = "reason"
+# One of the few kinds of `schemas.processing`.
+KIND = "kind"
 SOURCE_TOPIC = "topic"
 SOURCE_PARTITION = "partition"
 SOURCE_OFFSET = "offset"
@@ -27,6 +31,8 @@ SHA256 = "sha256"
 # Records that were sent again from dead letters: how often, and on the mark that says so.
 ATTEMPT = "attempt"
 REQUEUED = "requeued"
+# And the groups that are meant, separated by commas: all others pass the record over.
+FOR_GROUPS = "for_groups"
 
 # Requests over topics, and replies to them.
 REQUEST_ID = "request_id"
@@ -37,3 +43,13 @@ REPLY_PARTITION = "reply_partition"
 DEADLINE_MS = "deadline_ms"
 # Of a reply that says why there is no answer: the code of `schemas.requests.Code`.
 FAILURE = "failure"
+
+
+def join_groups(groups: Iterable[str]) -> bytes:
+    """Returns the value of the header `FOR_GROUPS`."""
+    return ",".join(sorted(groups)).encode()
+
+
+def split_groups(text: str) -> frozenset[str]:
+    """Returns the groups that the header `FOR_GROUPS` names."""
+    return frozenset(text.split(","))

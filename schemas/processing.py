@@ -61,6 +61,13 @@ class Block:
     topic: str | None = None
 
 
+# Kinds of refusals.
+UNREADABLE, INVALID, TOO_MANY_SYMBOLS = "unreadable", "invalid", "too_many_symbols"
+MISPLACED, LATE_TICK = "misplaced", "late"
+# Those of dead letters.
+DEAD_LETTER_KINDS = (UNREADABLE, INVALID, TOO_MANY_SYMBOLS, MISPLACED)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A message, or some of its rows, that cannot be processed.
@@ -69,11 +76,15 @@ class Refusal:
         message: Index in the batch.
         rows: Positions of the refused ticks in the message; None for the whole message.
         reason: What was wrong, in words.
+        kind: What kind of thing was wrong, mostly with the first of the rows: the message cannot
+            be read, a tick has impossible values, there is no room for its symbol, or (as soon as
+            one has it) a symbol belongs on another partition; or ticks come too late.
     """
 
     message: int
     rows: tuple[int, ...] | None
     reason: str
+    kind: str = INVALID
 
 
 @dataclass(slots=True)

@@ -25,7 +25,12 @@ class LoopMetrics:
         self._messages = self._counter("messages_in", "Messages taken from the source topic")
         self._commits = self._counter("commits", "Committed transactions")
         self._aborts = self._counter("aborts", "Aborted transactions")
-        self._dead_letters = self._counter("dead_letters", "Messages or ticks refused")
+        self._dead_letters = Counter(
+            "mystocks_dead_letters",
+            "Messages or ticks refused, by what kind of thing was wrong, and source topic",
+            ["reason", "topic"],
+            registry=self.registry,
+        )
         self._late = self._counter("late_ticks", "Ticks that came too late")
         self._duplicates = self._counter("duplicate_ticks", "Ticks that had been there before")
         self._dropped = Counter(
@@ -127,9 +132,9 @@ class LoopMetrics:
         """A transaction was aborted."""
         self._aborts.inc()
 
-    def dead_letter(self, count: int) -> None:
-        """So many messages or ticks were refused."""
-        self._dead_letters.inc(count)
+    def dead_letter(self, count: int, kind: str, topic: str) -> None:
+        """So many messages or ticks of a topic were refused, for a reason of this kind."""
+        self._dead_letters.labels(kind, topic).inc(count)
 
     def late(self, count: int) -> None:
         """So many ticks came too late."""

@@ -44,7 +44,7 @@ from processors.bars.state import BarState, ClockedLedger
 from processors.features.grouping import GroupingWorkspace, group_by_slot
 from processors.features.tick_rows import rows_by_message, select_ticks
 from schemas.bars import BarColumns, encode_bars, rows_per_bars_block
-from schemas.processing import Block, MessageBatch, Produced, Refusal
+from schemas.processing import LATE_TICK, Block, MessageBatch, Produced, Refusal
 
 if TYPE_CHECKING:
     from schemas.ticks import SymbolTable, TickColumns, TickDecoder
@@ -369,4 +369,6 @@ class BarTask:
             else "late: further than bars.allowed_lateness_ms behind its symbol's watermark"
         )
         rows = rows_by_message(ticks, np.flatnonzero(outcome == TOO_LATE))
-        return [Refusal(message, positions, reason) for message, positions in rows.items()]
+        return [
+            Refusal(message, positions, reason, LATE_TICK) for message, positions in rows.items()
+        ]

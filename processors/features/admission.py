@@ -15,7 +15,7 @@ from processors.features.grouping import GroupingWorkspace, group_by_slot
 from processors.features.state import PartitionState
 from processors.features.tick_rows import rows_by_message, select_ticks
 from processors.order import DUPLICATE, LATE, TAKE, DroppedTicks, TickOrder
-from schemas.processing import MessageBatch, Refusal
+from schemas.processing import LATE_TICK, MessageBatch, Refusal
 
 if TYPE_CHECKING:
     from schemas.ticks import TickColumns
@@ -163,6 +163,7 @@ class Admission:
                     positions,
                     f"late: tick {positions[0]} is {behind:.9g} s behind the newest of "
                     f"{names[int(ticks.code[row])]}, allowed are {self._lateness_s:g} s{others}",
+                    LATE_TICK,
                 )
             )
         return refusals

@@ -17,7 +17,14 @@ from processors.features.kernel import FeatureKernel
 from processors.features.row_rules import corrections
 from processors.features.state import ChunkLedger, PartitionState
 from processors.features.tick_rows import merge_refusals, rows_by_message, select_ticks
-from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
+from schemas.processing import (
+    MISPLACED,
+    Block,
+    LatestRows,
+    MessageBatch,
+    Produced,
+    Refusal,
+)
 
 if TYPE_CHECKING:
     from schemas.ticks import SymbolTable, TickColumns
@@ -313,7 +320,7 @@ class FeatureTask:
                 f"expected {names[code]} on partition {wrong[code]} (murmur2 of the symbol), was "
                 f"on {self.partition}; use murmur2_random as partitioner",
             )
-        merged = merge_refusals(refused, rows_by_message(ticks, rows), reasons)
+        merged = merge_refusals(refused, rows_by_message(ticks, rows), reasons, MISPLACED)
         return select_ticks(ticks, ~misplaced), merged
 
     def _note_new_symbols(self, first_offset: int, first_row: int) -> None:

@@ -44,15 +44,19 @@ def rows_by_message(ticks: "TickColumns", rows: NDArray[np.intp]) -> dict[int, t
 
 
 def merge_refusals(
-    refused: list[Refusal], by_message: Mapping[int, tuple[int, ...]], reasons: Mapping[int, str]
+    refused: list[Refusal],
+    by_message: Mapping[int, tuple[int, ...]],
+    reasons: Mapping[int, str],
+    kind: str,
 ) -> list[Refusal]:
-    """Adds refused rows to what is refused already, one `Refusal` a message."""
+    """Adds refused rows, all of a kind, to what is refused already, one `Refusal` a message."""
     merged = {refusal.message: refusal for refusal in refused}
     for message, rows in by_message.items():
         before = merged.get(message)
         if before is None or before.rows is None:
-            merged[message] = Refusal(message, rows, reasons[message])
+            merged[message] = Refusal(message, rows, reasons[message], kind)
         else:
             together = tuple(sorted({*before.rows, *rows}))
-            merged[message] = Refusal(message, together, f"{before.reason}; {reasons[message]}")
+            reason = f"{before.reason}; {reasons[message]}"
+            merged[message] = Refusal(message, together, reason, kind)
     return [merged[message] for message in sorted(merged)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.bars import BarColumns, decode_bars
 from schemas.errors import InvalidInputError
-from schemas.processing import Refusal
+from schemas.processing import INVALID, TOO_MANY_SYMBOLS, UNREADABLE, Refusal
 from schemas.ticks.arrow_bounds import check_declared_sizes
 from schemas.ticks.columns import Float64Array, Int32Array, Int64Array, TickColumns
 from schemas.ticks.decoder import latest_event_times
@@ -67,21 +67,16 @@ class BarTickDecoder:
             try:
                 names, bars = _read(value, kind)
             except (MalformedMessageError, InvalidInputError) as error:
-                refusals.append(Refusal(k, None, str(error)))
+                refusals.append(Refusal(k, None, str(error), UNREADABLE))
                 continue
             codes = _codes(names, bars, _acceptable(bars, int(latest[k])), symbols)
             good = np.flatnonzero(codes >= 0)
             parts.append(_ticks(bars.take(good), codes[good], k, good))
             if len(good) < len(bars):
                 bad = np.flatnonzero(codes < 0)
-                refusals.append(
-                    Refusal(
-                        k,
-                        tuple(bad.tolist()),
-                        _reason(names, bars, int(bad[0]), int(latest[k]), symbols)
-                        + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""),
-                    )
-                )
+                reason, kind = _reason(names, bars, int(bad[0]), int(latest[k]), symbols)
+                others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+                refusals.append(Refusal(k, tuple(bad.tolist()), reason + others, kind))
         return BarTicks(
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _NAMES}
         ), refusals
@@ -151,21 +146,24 @@ def _codes(
 
 def _reason(
     names: Sequence[str], bars: BarColumns, row: int, latest: int, symbols: SymbolTable
-) -> str:
+) -> tuple[str, str]:
+    """Returns what is wrong with a bar, in words, and of what kind it is."""
     symbol = names[bars.code[row]] or ""
     for name in ("open", "high", "low"):
         price = float(getattr(bars, name)[row])
         if not (isfinite(price) and price > 0):
-            return f"bar {row}: {name} is {price!r}, expected a finite number above 0"
+            return f"bar {row}: {name} is {price!r}, expected a finite number above 0", INVALID
     if bars.low[row] > bars.high[row]:
-        return f"bar {row}: low {bars.low[row]:g} is above high {bars.high[row]:g}"
+        return f"bar {row}: low {bars.low[row]:g} is above high {bars.high[row]:g}", INVALID
     if bars.revision[row] < 0:
-        return f"bar {row}: revision is {bars.revision[row]}, expected at least 0"
+        return f"bar {row}: revision is {bars.revision[row]}, expected at least 0", INVALID
     problem = tick_problem(
         symbol, int(bars.end_time[row]), float(bars.close[row]), float(bars.volume[row]),
         nan, nan, -1, nan, nan, latest=latest,
     )  # fmt: skip
-    return f"bar {row}: {problem or f'symbol {symbol} {symbols.full_reason()}'}"
+    if problem is not None:
+        return f"bar {row}: {problem}", INVALID
+    return f"bar {row}: symbol {symbol} {symbols.full_reason()}", TOO_MANY_SYMBOLS
 
 
 def _ticks(

@@ -5,7 +5,7 @@ from itertools import chain
 
 import numpy as np
 
-from schemas.processing import Refusal
+from schemas.processing import INVALID, TOO_MANY_SYMBOLS, UNREADABLE, Refusal
 from schemas.ticks.arrow_append import UNSEEN, append_rows
 from schemas.ticks.arrow_library import ArrowRows, read_stream
 from schemas.ticks.arrow_shapes import ArrowShapes
@@ -54,7 +54,7 @@ class OddMessages:
         self._rows = 0
         self._bad: Int64Array = np.empty(1024, np.int64)
         self._bad_rows: list[int] = []
-        self._first_reason = ""
+        self._first_reason, self._first_kind = "", INVALID
 
     def begin(self, symbols: SymbolTable) -> None:
         """Starts a call: no refusals yet, symbols from this table."""
@@ -105,14 +105,16 @@ class OddMessages:
             else:
                 raise MalformedMessageError(unknown_reason(value, content_type))
         except MalformedMessageError as error:
-            self.refusals.append(Refusal(k, None, str(error)))
+            self.refusals.append(Refusal(k, None, str(error), UNREADABLE))
             return rows
         if self._bad_rows:
-            self.refusals.append(Refusal(k, tuple(self._bad_rows), self._reason()))
+            refused = Refusal(k, tuple(self._bad_rows), self._reason(), self._first_kind)
+            self.refusals.append(refused)
         return self._rows
 
-    def _refuse(self, row: int, reason: str) -> None:
+    def _refuse(self, row: int, problem: tuple[str, str] | None) -> None:
         if not self._bad_rows:
+            reason, self._first_kind = problem or ("", INVALID)
             self._first_reason = f"tick {row}: {reason}"
         self._bad_rows.append(row)
 
@@ -120,14 +122,17 @@ class OddMessages:
         others = len(self._bad_rows) - 1
         return self._first_reason + (f" (and {others} more ticks refused)" if others else "")
 
-    def _problem(self, tick: TickFields | str, latest: int) -> str | None:
+    def _problem(self, tick: TickFields | str, latest: int) -> tuple[str, str] | None:
+        """Returns what is wrong with a tick, in words, and of what kind it is."""
         if isinstance(tick, str):
-            return tick
+            return tick, INVALID
         problem = tick_problem(*tick, latest=latest)
+        if problem is not None:
+            return problem, INVALID
         symbols = self._symbols
-        if problem is None and symbols.is_full and symbols.lookup(tick.symbol) < 0:
-            return f"symbol {tick.symbol} {symbols.full_reason()}"
-        return problem
+        if symbols.is_full and symbols.lookup(tick.symbol) < 0:
+            return f"symbol {tick.symbol} {symbols.full_reason()}", TOO_MANY_SYMBOLS
+        return None
 
     def _add_ticks(
         self, k: int, ticks: Iterable[TickFields | str], latest: int, wanted: frozenset[int] | None
@@ -138,7 +143,7 @@ class OddMessages:
                 continue
             problem = self._problem(tick, latest)
             if isinstance(tick, str) or problem is not None:
-                self._refuse(row, problem or "")
+                self._refuse(row, problem)
                 continue
             n = self._rows
             buffers.reserve(n + 1, n)
@@ -201,7 +206,7 @@ class OddMessages:
             )
             symbols.sync()
             for row in self._bad[:bad_count].tolist():
-                self._refuse(first_row + row, self._problem(batch.tick(row), latest) or "")
+                self._refuse(first_row + row, self._problem(batch.tick(row), latest))
             if start < length:
                 symbols.grow()
 

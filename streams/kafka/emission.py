@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from schemas.processing import Produced, Refusal
+from schemas.processing import DEAD_LETTER_KINDS, Produced, Refusal
 from streams.kafka.batch import PartitionBatch
 from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import Output
@@ -40,6 +40,9 @@ class Emission:
         self._output = output
         self._metrics = metrics
         self._clock = clock
+        # An alert on an increase sees the first one only of what was there before.
+        for kind in DEAD_LETTER_KINDS:
+            metrics.dead_letter(0, kind, settings.source)
         self._began = 0.0
         self._bytes = 0
 
@@ -87,7 +90,8 @@ class Emission:
 
     def _dead_letter(self, batch: PartitionBatch, refused: Refusal) -> None:
         self._write(self._settings.dead_letter, batch, refused)
-        self._metrics.dead_letter(len(refused.rows) if refused.rows is not None else 1)
+        count = len(refused.rows) if refused.rows is not None else 1
+        self._metrics.dead_letter(count, refused.kind, self._settings.source)
         _log.warning(
             "dead letter",
             topic=self._settings.source,

@@ -54,6 +54,7 @@ def dead_letter(batch: PartitionBatch, refused: Refusal, source: str, group: str
         message.key(),
         message.value(),
         reason=refused.reason,
+        kind=refused.kind,
         topic=source,
         partition=batch.partition,
         offset=message.offset(),

@@ -98,15 +98,20 @@ class RoleRig:
             self._producer.poll(0)
         self._producer.flush()
 
-    def metric(self, name: str) -> float:
-        """Returns the sum of a metric over its labels."""
+    def produce_on(self, partition: int, symbol: str, value: bytes) -> None:
+        """Writes a value to a partition of the source topic, wherever its symbol belongs."""
+        self._producer.produce(self.source, value, symbol, partition)
+        self._producer.flush()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Returns the sum of a metric over its labels, or over those that have these values."""
         with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
             text = answer.read().decode()
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
-            if sample.name == name
+            if sample.name == name and labels.items() <= sample.labels.items()
         )
 
 
