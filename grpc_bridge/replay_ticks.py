@@ -76,7 +76,11 @@ class TickReading:
             }
             decoder = TickDecoder()
             most = self._settings.features.max_symbols
-            lanes = {p: Lane(plan, _TickTask(decoder, request, most)) for p, plan in plans.items()}
+            # What the feature set has taken comes once, though it was sent again for another group.
+            group = self._settings.features_group
+            lanes = {
+                p: Lane(plan, _TickTask(decoder, request, most), group) for p, plan in plans.items()
+            }
             spans = {p: (plan.begin, plan.end) for p, plan in plans.items()}
             control = ReplayControl()
             sink = _Responses(self._hand_over, self._stopping, control)

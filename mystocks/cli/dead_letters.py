@@ -122,8 +122,10 @@ def requeue(
 ) -> None:
     """Send refused records to their topic again, in order, each one once.
 
-    Of a record that was refused in part only the refused ticks are sent. What is sent carries the
-    header `attempt`. Exit status 1 if a record could not be sent.
+    Of a record that was refused in part only the refused ticks are sent, and only for the groups
+    that refused them: others pass them over. Ticks on a wrong partition go to their own. What is
+    sent carries the headers `attempt` and `for_groups`. Exit status 1 if a record could not be
+    sent.
     """
     from schemas.ticks.select_rows import select_rows
     from streams.kafka.dead_letters import requeue as send_again
@@ -230,6 +232,7 @@ def _as_json(letter: "Letter") -> dict[str, Any]:
         "time": _time(letter.timestamp_ms),
         "reason": letter.reason,
         "groups": sorted(letter.groups),
+        "waiting": sorted(letter.waiting),
         "rows": None if letter.rows is None else sorted(letter.rows),
         "bytes": letter.size,
         "attempt": letter.attempt,

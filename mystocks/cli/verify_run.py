@@ -172,7 +172,8 @@ def verify_features(settings: Settings, topic: str, *, recompute: bool = True) -
         for partition in range(rows.partitions):
             # Where older blocks were deleted, the first one may begin inside a tick message.
             whole = rows.span(partition)[0] == 0
-            _Partition(report, tasks, ticks, partition, whole).check(rows.read(partition))
+            part = _Partition(report, tasks, ticks, settings.features_group, partition, whole)
+            part.check(rows.read(partition))
     return report
 
 
@@ -184,9 +185,11 @@ class _Partition:
         report: FeatureReport,
         tasks: FeatureTasks | None,
         ticks: TopicReader,
+        group: str,
         partition: int,
         whole: bool,
     ) -> None:
+        self._group = group
         self._report = report
         self._tasks = tasks
         self._ticks = ticks
@@ -260,7 +263,7 @@ class _Partition:
             task = tasks(self._partition, self._ticks.partitions)
             source = self._ticks.fork().read(self._partition, int(offset))
             wanted = _number(message, names.SOURCE_FIRST_OFFSET) or int(offset)
-            return _Recomputed(task, source, first, wanted)
+            return _Recomputed(task, source, self._group, first, wanted)
         return None
 
 
@@ -268,8 +271,14 @@ class _Recomputed:
     """Rows computed again, from an origin on, in the order of the log."""
 
     def __init__(
-        self, task: FeatureTask, source: Iterator[Message], first_row: int, first_offset: int
+        self,
+        task: FeatureTask,
+        source: Iterator[Message],
+        group: str,
+        first_row: int,
+        first_offset: int,
     ) -> None:
+        self._group = group
         self._blocks: deque[tuple[int, pa.RecordBatch]] = deque()
         self._produced = self._produce(task, source, first_row, first_offset)
 
@@ -282,7 +291,10 @@ class _Recomputed:
         offset only brings the state there.
         """
         row = None
-        for batch in _batches(source, first_offset):
+        for read in _batches(source, first_offset):
+            batch = read.for_group(self._group)
+            if not len(batch):
+                continue
             if batch.first_offset < first_offset:
                 task.replay(batch, 0)
                 continue

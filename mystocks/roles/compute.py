@@ -106,7 +106,10 @@ class SymbolLog:
             numbers = numbers[:1]
         ticks = collector.collect((), symbol)
         for number in numbers:
-            ticks = collector.collect(log.batches(number, remaining_s=remaining_s), symbol, end_ns)
+            batches = log.batches(number, remaining_s=remaining_s)
+            # As the live features read them.
+            own = (batch.for_group(self._settings.features_group) for batch in batches)
+            ticks = collector.collect((batch for batch in own if len(batch)), symbol, end_ns)
             if len(ticks):
                 break
         return ticks

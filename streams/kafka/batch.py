@@ -1,6 +1,7 @@
 """A micro-batch: the messages of one partition that were polled together."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -10,6 +11,9 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from schemas import headers as names
+
+# A record that was sent again for some groups says so beside its attempt.
+_HEADERS_OF_REQUEUED = 2
 
 
 class PartitionBatch:
@@ -56,10 +60,25 @@ class PartitionBatch:
     @property
     def content_types(self) -> list[str | None] | None:
         """Content type of every message; None where no message has headers."""
-        headers = list(map(Message.headers, self.messages))
-        if not any(headers):
+        if not any(self._headers):
             return None
-        return [header(entry, names.CONTENT_TYPE) if entry else None for entry in headers]
+        return [header(entry, names.CONTENT_TYPE) if entry else None for entry in self._headers]
+
+    def for_group(self, group: str) -> "PartitionBatch":
+        """Returns the batch without what was sent again for other groups only."""
+        sizes = map(len, filter(None, self._headers))
+        if max(sizes, default=0) < _HEADERS_OF_REQUEUED:
+            return self
+        mine = [
+            message
+            for message, entry in zip(self.messages, self._headers, strict=True)
+            if not entry or _is_for(entry, group)
+        ]
+        return self if len(mine) == len(self.messages) else PartitionBatch(self.partition, mine)
+
+    @cached_property
+    def _headers(self) -> list[Any]:
+        return list(map(Message.headers, self.messages))
 
 
 def header(headers: Iterable[tuple[str, Any]] | None, name: str) -> str | None:
@@ -69,6 +88,11 @@ def header(headers: Iterable[tuple[str, Any]] | None, name: str) -> str | None:
         if key == name and value is not None:
             found = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return found
+
+
+def _is_for(headers: Iterable[tuple[str, Any]], group: str) -> bool:
+    groups = header(headers, names.FOR_GROUPS)
+    return groups is None or group in names.split_groups(groups)
 
 
 def by_partition(messages: Sequence[Message]) -> list[PartitionBatch]:

@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from schemas.errors import MyStocksError
+from schemas.processing import Produced
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
 from streams.kafka.batch import PartitionBatch, by_partition
@@ -218,8 +219,9 @@ class MicroBatchLoop:
         for batch in self._ours(messages):
             run = self._assignment.runs[batch.partition]
             total += sum(map(len, batch.messages))
-            produced = run.task.process(batch, run.next.row)
-            self._emission.emit(run, produced, batch)
+            mine = batch.for_group(self._settings.group)
+            produced = run.task.process(mine, run.next.row) if len(mine) else Produced()
+            self._emission.emit(run, produced, mine)
             run.next.offset = batch.next_offset
             run.next.row += produced.rows
             self._metrics.batch(produced, len(batch))

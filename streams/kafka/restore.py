@@ -50,6 +50,7 @@ class Restorer:
         policy: Policy,
         rows_before_commits: bool = False,
         section: str = "features",
+        group: str = "",
     ) -> None:
         """Prepares to restore.
 
@@ -64,7 +65,9 @@ class Restorer:
             rows_before_commits: Whether rows without a committed offset are to be expected, as
                 after a crash at least once.
             section: Of the settings, for messages that say what to do.
+            group: Whose state it is.
         """
+        self._group = group
         self._reader = reader
         self._source = source
         self._output = output
@@ -223,8 +226,8 @@ class Restorer:
         if begin < end:
             for messages in self._read(self._source, run.partition, begin, end):
                 if messages:
-                    batch = PartitionBatch(run.partition, messages)
-                    rows += run.task.replay(batch, first_row + rows)
+                    batch = PartitionBatch(run.partition, messages).for_group(self._group)
+                    rows += run.task.replay(batch, first_row + rows) if len(batch) else 0
                 yield
         return rows
 

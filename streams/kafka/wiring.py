@@ -149,6 +149,7 @@ def _loop(
             # A topic of bars may have back-filled ones before the role has ever run.
             rows_before_commits=config.guarantee == "at_least_once" or names.section == "bars",
             section=names.section,
+            group=names.group,
         ),
         new_task=lambda partition: new_task(partition, partitions),
         metrics=metrics,

@@ -1,6 +1,7 @@
 """Dead letters are listed, shown, exported and sent again, each one once and in order."""
 
 import base64
+import importlib
 import json
 import sys
 
@@ -13,8 +14,13 @@ from mystocks.cli import main as command_line
 from mystocks.v1.market_pb2 import Tick, TickBatch
 from schemas.dead_letters import build_dead_letter
 from schemas.topics import dead_letter_topic, market_data_config
+from streams.kafka.bounded_read import TopicReader
+from streams.kafka.dead_letters import values
 
 pytestmark = pytest.mark.kafka
+
+# The package has a function of the same name.
+requeue_module = importlib.import_module("streams.kafka.dead_letters.requeue")
 
 TIME = 1_700_000_000_000_000_000
 TIME_MS = TIME // 1_000_000
@@ -136,7 +142,9 @@ def test_requeue_sends_each_letter_once_in_order_and_marks_the_attempt(
     assert [message.value() for message in messages] == [b"value %d" % o for o in offsets]
     assert {message.key() for message in messages} == {b"key"}
     for message in messages:
-        assert dict(message.headers()) == {"content-type": b"text/odd", "attempt": b"1"}
+        assert dict(message.headers()) == {
+            "content-type": b"text/odd", "attempt": b"1", "for_groups": b"g"
+        }  # fmt: skip
     _, out, _ = command("list", topic, "--all", "--json")
     assert all(letter["requeued"] for letter in json.loads(out)["letters"])
 
@@ -169,6 +177,72 @@ def test_of_a_record_refused_in_part_only_those_ticks_are_sent(
     assert [tick.symbol for tick in TickBatch.FromString(batch).ticks] == ["S1", "S3"]
     assert [tick["symbol"] for tick in json.loads(text)] == ["J0"]
     assert pa.ipc.open_stream(arrow).read_all()["symbol"].to_pylist() == ["C"]
+
+
+def test_each_group_gets_again_what_it_refused_itself_also_later(
+    topic, command, refuse, kafka_bootstrap
+):
+    refuse(BATCH, 1, rows=[1], group="one")
+    refuse(BATCH, 1, rows=[1, 3], group="two")
+    refuse(b"{", 2, group="one")
+    command("requeue", topic)
+    refuse(b"{", 2, group="late")
+    _, out, _ = command("list", topic, "--json")
+    (letter,) = json.loads(out)["letters"]
+    assert (letter["id"], letter["waiting"]) == ("0:2", ["late"])
+    assert letter["groups"] == ["late", "one"]
+    for _ in range(2):
+        command("requeue", topic)
+    found = [
+        (dict(message.headers())["for_groups"], message.value())
+        for message in sent(kafka_bootstrap, topic)
+    ]
+    assert [groups for groups, _ in found] == [b"one", b"two", b"one", b"late"]
+    ticks = [[tick.symbol for tick in TickBatch.FromString(value).ticks] for _, value in found[:2]]
+    assert ticks == [["S1"], ["S1", "S3"]]
+    assert [value for _, value in found[2:]] == [b"{", b"{"]
+
+
+def test_letters_of_several_groups_go_out_in_the_order_of_their_records(
+    topic, command, refuse, kafka_bootstrap
+):
+    for group, offsets in (("one", [5, 9]), ("two", [3, 5, 7])):
+        for offset in offsets:
+            refuse(b"%d" % offset, offset, group=group)
+    command("requeue", topic)
+    assert [m.value() for m in sent(kafka_bootstrap, topic)] == [b"3", b"5", b"7", b"9"]
+
+
+def test_requeue_reads_no_further_than_it_must_and_never_inside_a_transaction(
+    topic, command, refuse, kafka_bootstrap, monkeypatch
+):
+    for offset in range(9):
+        refuse(b"%d" % offset, offset)
+    monkeypatch.setattr(values, "_LETTERS", 2)
+    happened = []
+    read, make = TopicReader.read, requeue_module.producer
+
+    def reading(self, partition, start=None, end=None):
+        if start is not None:
+            happened.append(f"read {start}-{end}")
+        return read(self, partition, start, end)
+
+    class Noting:
+        def __init__(self, client):
+            self._client = client
+
+        def __getattr__(self, name):
+            if name in ("begin_transaction", "commit_transaction"):
+                happened.append(name.partition("_")[0])
+            return getattr(self._client, name)
+
+    monkeypatch.setattr(TopicReader, "read", reading)
+    monkeypatch.setattr(requeue_module, "producer", lambda *a, **k: Noting(make(*a, **k)))
+    chosen = [option for n in (1, 2, 4) for option in ("--id", f"0:{n}")]
+    _, out, _ = command("requeue", topic, "--json", *chosen)
+    assert json.loads(out)["sent"] == ["0:1", "0:2", "0:4"]
+    assert happened == ["read 1-3", "begin", "commit", "read 4-5", "begin", "commit"]
+    assert [m.value() for m in sent(kafka_bootstrap, topic)] == [b"1", b"2", b"4"]
 
 
 def test_a_value_that_was_cut_is_taken_from_the_source_while_it_is_there(

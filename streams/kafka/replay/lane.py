@@ -86,6 +86,7 @@ class Lane:
     Args:
         plan: What is read, and how many rows are in the output already.
         task: With empty state, or that of the plan's snapshot.
+        group: Whose rows it computes: what was sent again for other groups is passed over.
 
     Attributes:
         plan: As given.
@@ -95,13 +96,14 @@ class Lane:
         finished: Whether `finish` was called.
     """
 
-    def __init__(self, plan: PartitionPlan, task: ReplayTask) -> None:
+    def __init__(self, plan: PartitionPlan, task: ReplayTask, group: str = "") -> None:
         self.plan = plan
         self.row = plan.row
         self.pending = 0
         self.position = self._read = plan.begin
         self.finished = False
         self._task = task
+        self._group = group
         self._waiting: deque[_Waiting] = deque()
         self._seen: deque[_Seen] = deque()
         self._believed = BelievedTime()
@@ -125,19 +127,22 @@ class Lane:
         cut = self.plan.emit_from
         if batch.first_offset < cut:
             before = [m for m in batch.messages if m.offset() < cut]
-            self._task.replay(PartitionBatch(batch.partition, before), 0)
+            own = self._own(PartitionBatch(batch.partition, before))
+            if len(own):
+                self._task.replay(own, 0)
             rest = batch.messages[len(before) :]
             self._advance(before[-1].offset() + 1)
             if not rest:
                 return
             batch = PartitionBatch(batch.partition, rest)
-        rows = self._task.select(batch)
+        own = self._own(batch)
+        rows = self._task.select(own) if len(own) else None
         waiting = None
         if rows is not None:
             waiting = self._add(rows, batch.next_offset, keep=keep)
-        if keep:
+        if keep and len(own):
             self._believed.add(self._task.tick_times)
-            offsets = np.array([message.offset() for message in batch.messages], np.int64)
+            offsets = np.array([message.offset() for message in own.messages], np.int64)
             self._seen.append(_Seen(offsets[self._task.tick_messages], waiting))
             self._decide(final=False)
         self._advance(batch.next_offset)
@@ -182,6 +187,9 @@ class Lane:
                 first.low = high
                 self.position = int(first.rows.offsets[high])
         return pieces
+
+    def _own(self, batch: PartitionBatch) -> PartitionBatch:
+        return batch.for_group(self._group) if self._group else batch
 
     def _add(self, rows: SelectedRows, next_offset: int, *, keep: bool) -> _Waiting | None:
         """Lets the rows wait that are not in the output already."""

@@ -185,7 +185,7 @@ def _prepared(
             output.begin()
             output.commit(offsets_of(source, plans.values()), member)
         lanes = {
-            p: Lane(plan, _restored(new_task(p, partitions), plan, archive))
+            p: Lane(plan, _restored(new_task(p, partitions), plan, archive), run.live.group)
             for p, plan in plans.items()
         }
         spans = {p: (plan.begin, plan.end) for p, plan in plans.items()}
