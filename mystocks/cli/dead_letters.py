@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import InvalidInputError
+from schemas.times import nanoseconds
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
@@ -208,18 +209,8 @@ def _places(ids: Iterable[str]) -> frozenset[tuple[int, int]]:
 
 
 def _time_ms(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise InvalidInputError(
-            f"expected a time with a zone such as 2026-01-31T14:30Z, was {text!r} ({option}); "
-            "correct it"
-        )
-    return round(time.timestamp() * 1000)
+    """Returns the first millisecond that is not before a time."""
+    return None if text is None else -(-nanoseconds(text, option) // 1_000_000)
 
 
 def _id(letter: "Letter") -> str:

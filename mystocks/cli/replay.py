@@ -69,6 +69,7 @@ def replay(
     from mystocks.cli import replay_run
     from mystocks.cli.endpoints import resolve_settings
     from schemas.replay import ReplayRequest
+    from schemas.times import nanoseconds
 
     settings = resolve_settings(needs_redis=False)
     if topic in _CONTROLS:
@@ -86,8 +87,8 @@ def replay(
         )
     request = ReplayRequest(
         run=run_id or replay_run.new_run(),
-        start_ns=replay_run.event_time_ns(start, "--from"),
-        end_ns=None if end is None else replay_run.event_time_ns(end, "--to"),
+        start_ns=nanoseconds(start, "--from"),
+        end_ns=None if end is None else nanoseconds(end, "--to"),
         topic=topic,
         feature_set=feature_set or "",
         indicators=_split(indicators),

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +29,6 @@ from schemas.settings import Settings
 from streams.jobs.commands import CommandSender
 from streams.jobs.events import JobEventReader, follow
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A role that runs accepts a command within a moment; one that is being started takes longer.
 _ACCEPTED_S = 60.0
 
@@ -37,26 +36,6 @@ _ACCEPTED_S = 60.0
 def new_run() -> str:
     """Returns an id that no other run has, rising with time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def event_time_ns(text: str, option: str) -> int:
-    """Returns a time with a zone, or a number of nanoseconds, as nanoseconds since 1970 (UTC).
-
-    Raises:
-        InvalidInputError: It is neither.
-    """
-    if text.isascii() and text.isdigit():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise InvalidInputError(
-            f"expected a time with a zone such as 2026-01-31T14:30Z, or nanoseconds since 1970, "
-            f"was {text!r} ({option}); correct it"
-        )
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def parse_speed(text: str) -> float | None:

@@ -1,12 +1,13 @@
 """Reading a range of a topic's history."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import numpy as np
 
 from schemas.errors import InvalidInputError
 from schemas.settings import Settings
+from schemas.times import nanoseconds
 from streams.kafka.history.align import align
 from streams.kafka.history.result import History
 from streams.kafka.history.segments import DamagedSegmentError, Segment
@@ -15,7 +16,6 @@ from streams.kafka.history.store import SegmentStore
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 _BARS = "market.bars."
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANY_TIME = -(2**63), 2**63 - 1
 # Each attempt deletes one damaged file, whose offsets are then read again.
 _ATTEMPTS = 100
@@ -106,28 +106,6 @@ def _first_offset(segment: Segment) -> int:
 
 
 def _nanoseconds(time: Time, name: str) -> int:
-    """Returns a time as nanoseconds since 1970-01-01 UTC.
-
-    Raises:
-        InvalidInputError: It is not a time, or a `datetime` without a zone.
-    """
-    if isinstance(time, int | np.integer):
-        return int(time)
-    moment: object = time
     if isinstance(time, np.datetime64):
         return int(time.astype("datetime64[ns]").astype(np.int64))
-    if isinstance(time, str):
-        try:
-            moment = datetime.fromisoformat(time)
-        except ValueError:
-            moment = time
-        else:
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    elif isinstance(time, date) and not isinstance(time, datetime):
-        moment = datetime(time.year, time.month, time.day, tzinfo=UTC)
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise InvalidInputError(
-            f"expected a date, ISO 8601 text, a datetime with a zone or nanoseconds, was {time!r} "
-            f"({name}); correct it"
-        )
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    return nanoseconds(int(time) if isinstance(time, np.integer) else time, name, zone=UTC)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from schemas.errors import InvalidInputError
@@ -15,11 +15,10 @@ from streams.kafka.admin import topic_id
 from streams.kafka.bounded_read import TopicReader
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
+from streams.kafka.feature_positions import offsets_since
 from streams.kafka.history.columns import parse_record, rows_of
 from streams.kafka.history.segments import Segment, build, empty
 
-# A record's timestamp is at most so much behind the event times inside it.
-_TIMESTAMP_LAG_MS = 3600 * 1000
 # Read ahead by librdkafka; more would only add to the memory of a reading.
 _BUFFER_BYTES = 32 * 1024**2
 
@@ -109,19 +108,13 @@ class HistorySource:
         """
         if start_ns is None:
             return {partition: low for partition, (low, _) in spans.items()}
-        time_ms = max(start_ns // 1_000_000 - _TIMESTAMP_LAG_MS, 0)
-        wanted = [TopicPartition(self.topic, partition, time_ms) for partition in spans]
         try:
-            found = self._reader.client.offsets_for_times(wanted, CALL_TIMEOUT_S)
+            return offsets_since(self._reader.client, self.topic, spans, start_ns)
         except KafkaException as error:
             raise KafkaUnavailableError(
                 f"expected offsets of {self.topic} by time, got none "
                 f"({kafka_error(error).str()}); check the broker"
             ) from error
-        return {
-            place.partition: place.offset if place.offset >= 0 else spans[place.partition][1]
-            for place in found
-        }
 
     def fetch(self, gaps: Mapping[int, Sequence[Range]], segment_bytes: int) -> Iterator[Segment]:
         """Yields the rows of missing offsets as segments, which cover every offset asked for.
