@@ -53,6 +53,34 @@ def ticks(count: int, seed: int = 1, *, step_ns: int = SECOND) -> list[tuple[str
     ]
 
 
+def messy_ticks(count: int, seed: int = 3, *, jumps: float = 0.0) -> list[tuple[str, bytes]]:
+    """Returns numbered ticks as `ticks` does: some too late for 5 s, some sent twice.
+
+    Args:
+        count: Messages, those that are sent twice included.
+        seed: Of the random numbers.
+        jumps: Share of ticks that are days ahead, or older than all others by hours.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[tuple[str, bytes]] = []
+    for i in range(count):
+        if found and rng.random() < 0.05:
+            found.append(found[-int(rng.integers(1, min(len(found), 400) + 1))])
+            continue
+        symbol = SYMBOLS[rng.integers(len(SYMBOLS))]
+        behind = int(rng.choice([0, 3, 60], p=[0.9, 0.05, 0.05]))
+        if rng.random() < jumps:
+            behind = int(rng.choice([-200_000, 20_000]))
+        tick = {
+            "symbol": symbol,
+            "event_time_ns": DAY + (i - behind) * SECOND,
+            "price": round(100 + float(rng.normal()), 3),
+            "sequence": i,
+        }
+        found.append((symbol, json.dumps(tick).encode()))
+    return found
+
+
 def replay(settings: Settings, run: str, **request: object) -> ReplayJob:
     """Runs a replay in this process to its end."""
     job = ReplayJob(settings, ReplayRequest(run=run, **request))

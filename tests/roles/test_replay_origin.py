@@ -6,13 +6,16 @@ from confluent_kafka.admin import AdminClient
 
 from mystocks.cli.verify_run import verify_features
 from mystocks.replay_job import ReplayJob
+from schemas.partitioner import partition_for
 from schemas.replay import ReplayRequest
 from schemas.requests import Code, RequestFailedError
 from tests.roles.replay_rig import (
     DAY,
     SECOND,
+    SYMBOLS,
     assert_same,
     count_of,
+    messy_ticks,
     produce_timed,
     replay,
     rows_of,
@@ -20,6 +23,7 @@ from tests.roles.replay_rig import (
     ticks,
 )
 from tests.roles.rig import PARTITIONS
+from tests.roles.test_lateness import await_idle
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -40,12 +44,25 @@ def live(features):
 
 def delete_ticks_before(rig, rows, time_ns: int) -> None:
     """Deletes the records of the source that are older, as retention would."""
-    admin = AdminClient({"bootstrap.servers": rig.kafka})
-    places = []
+    firsts = []
     for partition in range(PARTITIONS):
         times = rows.columns(partition)["event_time"]
-        first = next(i for i, time in enumerate(times) if time >= time_ns)
-        places.append(TopicPartition(rig.source, partition, first))
+        firsts.append(next(i for i, time in enumerate(times) if time >= time_ns))
+    delete_before(rig, firsts)
+
+
+def delete_messages_before(rig, messages, number: int) -> None:
+    """Deletes the records of the first so many messages."""
+    counts = [0] * PARTITIONS
+    for symbol, _ in messages[:number]:
+        counts[partition_for(symbol, PARTITIONS)] += 1
+    delete_before(rig, counts)
+
+
+def delete_before(rig, offsets: list[int]) -> None:
+    """Deletes the records of the source below an offset of each partition."""
+    admin = AdminClient({"bootstrap.servers": rig.kafka})
+    places = [TopicPartition(rig.source, p, offset) for p, offset in enumerate(offsets)]
     for future in admin.delete_records(places).values():
         future.result(30)
 
@@ -84,6 +101,67 @@ def test_a_replay_begins_at_the_newest_archived_snapshot(features, kafka_bootstr
     assert_same(rows, replayed, start)
     with pytest.raises(RequestFailedError, match="archived snapshot"):
         replay(rig.settings, "too-early", start_ns=DAY + 6_000 * SECOND)
+
+
+RULES = {"allowed_lateness_ms": 5000, "drop_duplicates": True, "snapshot_interval_s": 0.3}
+
+
+def rows_taken(rig, sent: int) -> int:
+    """Returns how many ticks got rows, once all were seen; some came late, some twice."""
+    await_idle(rig)
+    late, twice = (
+        int(rig.metric(f"mystocks_{name}_ticks_total")) for name in ("late", "duplicate")
+    )
+    assert min(late, twice) > sent / 100
+    return sent - late - twice
+
+
+def test_what_live_dropped_as_late_or_doubled_is_dropped_again(features, kafka_bootstrap):
+    rig = features("", **RULES)
+    messages = messy_ticks(6_000, jumps=0.01)
+    produce_timed(rig, messages)
+    rig.start()
+    rows = rig.await_rows(rows_taken(rig, len(messages)))
+    assert rig.stop() == 0
+    end = DAY + 4_000 * SECOND
+    some = tuple(SYMBOLS[:5])
+    for run, request in {
+        "whole": {"start_ns": DAY - 30_000 * SECOND},
+        "middle": {"start_ns": DAY + 2_000 * SECOND, "end_ns": end},
+        "some": {"start_ns": DAY + 2_000 * SECOND, "end_ns": end, "symbols": some},
+        "paced": {"start_ns": DAY + 2_000 * SECOND, "end_ns": end, "speed": 2000.0},
+    }.items():
+        job = replay(rig.settings, run, **request)
+        wanted = [request.get(key) for key in ("start_ns", "end_ns", "symbols")]
+        replayed = rows_of(kafka_bootstrap, job.output, count_of(rows, *wanted))
+        assert_same(rows, replayed, *wanted)
+
+
+def test_an_archived_snapshot_knows_what_is_late_and_what_was_there(features, kafka_bootstrap):
+    messages = messy_ticks(12_000)
+    cut = 5_000
+    rig = features("", **RULES, archive_state=False)
+    produce_timed(rig, messages[:cut])
+    rig.start()
+    await_idle(rig)
+    assert rig.stop() == 0
+    features_settings = rig.settings.features.model_copy(update={"archive_state": True})
+    rig.settings = rig.settings.model_copy(update={"features": features_settings})
+    produce_timed(rig, messages[cut : cut + 200])
+    rig.start()
+    await_idle(rig)
+    produce_timed(rig, messages[cut + 200 :])
+    await_idle(rig)
+    assert rig.stop() == 0
+    report = verify_features(rig.settings, rig.output)
+    assert report.ok, report.problems
+    rows = rig.await_rows(report.rows)
+    assert len(rows) < len(messages) * 0.95
+    start = DAY + 9_500 * SECOND
+    # Nothing is left of what the state of the origin was made of.
+    delete_messages_before(rig, messages, cut)
+    job = replay(rig.settings, "archived", start_ns=start)
+    assert_same(rows, rows_of(kafka_bootstrap, job.output, count_of(rows, start)), start)
 
 
 def test_without_origin_it_says_so_and_cold_begins_with_empty_state(live, kafka_bootstrap):
