@@ -105,6 +105,7 @@ class _Responses:
     """A `streams.kafka.output.Output` that is the client's stream."""
 
     visible_when_settled = True
+    rest_s = 0.0
 
     def __init__(
         self,
