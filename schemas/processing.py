@@ -19,7 +19,7 @@ class MessageBatch(Protocol):
     partition: int
 
     @property
-    def values(self) -> list[bytes | None]:
+    def values(self) -> Sequence[bytes | None]:
         """Message values."""
 
     @property

@@ -25,6 +25,22 @@ _MAX_DICTIONARY = 1 << 16
 _MAX_TIMESTAMP_MS = (int(NO_LIMIT) - MAX_AHEAD_NS) // 1_000_000
 
 
+class JoinedValues(Sequence[bytes | None]):
+    """Record values that lie in one buffer already, so that no decoder has to join them.
+
+    Attributes:
+        buffer: All values one after the other and `PADDING` bytes, uint8; a missing value is empty.
+        starts: Where each begins and the last one ends, int64 [n + 1].
+    """
+
+    def __init__(self, buffer: NDArray[np.uint8], starts: Int64Array) -> None:
+        self.buffer = buffer
+        self.starts = starts
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
 class TickDecoder:
     """Decodes the values of tick records, in all three encodings mixed freely.
 
@@ -99,7 +115,7 @@ class TickDecoder:
             rows = odd.add(
                 k,
                 values[k],
-                memoryview(joined)[starts[k] : starts[k + 1]],
+                joined[starts[k] : starts[k + 1]],
                 content_types[k] if content_types is not None else None,
                 int(latest[k]),
                 only_rows.get(k) if only_rows is not None else None,
@@ -161,8 +177,10 @@ def latest_event_times(count: int, timestamps_ms: Int64Array | None) -> Int64Arr
     return np.where(timestamps_ms < 0, NO_LIMIT, known)
 
 
-def _join(values: Sequence[bytes | None]) -> tuple[bytes, Int64Array]:
+def _join(values: Sequence[bytes | None]) -> tuple[memoryview, Int64Array]:
     """Returns all values in a row with padding behind, and where each begins."""
+    if isinstance(values, JoinedValues):
+        return values.buffer.data, values.starts
     starts = np.zeros(len(values) + 1, np.int64)
     try:
         joined = b"".join([*values, _PADDING])  # type: ignore[list-item]
@@ -170,7 +188,7 @@ def _join(values: Sequence[bytes | None]) -> tuple[bytes, Int64Array]:
         return _join([value if value is not None else b"" for value in values])
     lengths: Iterable[int] = map(len, values)  # type: ignore[arg-type]
     np.cumsum(np.fromiter(lengths, np.int64, len(values)), out=starts[1:])
-    return joined, starts
+    return memoryview(joined), starts
 
 
 def _arrow_sample(valid: Any) -> bytes:

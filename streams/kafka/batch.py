@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from confluent_kafka import Message
@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 from schemas import headers as names
 
+if TYPE_CHECKING:
+    from streams.kafka.message_memory import MessageFields
+
+# So many messages are worth more than one call for a field of all of them.
+_MANY = 64
 # A record that was sent again for some groups says so beside its attempt.
 _HEADERS_OF_REQUEUED = 2
 
@@ -24,7 +29,7 @@ class PartitionBatch:
         messages: The messages.
     """
 
-    def __init__(self, partition: int, messages: Sequence[Message]) -> None:
+    def __init__(self, partition: int, messages: list[Message]) -> None:
         self.partition = partition
         self.messages = messages
 
@@ -32,9 +37,16 @@ class PartitionBatch:
         return len(self.messages)
 
     @property
-    def values(self) -> list[bytes | None]:
+    def values(self) -> Sequence[bytes | None]:
         """Message values."""
-        return list(map(Message.value, self.messages))
+        return self._fields or list(map(Message.value, self.messages))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        if self._fields is not None:
+            return int(self._fields.starts[-1])
+        return sum(map(len, self.messages))
 
     @property
     def first_offset(self) -> int:
@@ -54,20 +66,23 @@ class PartitionBatch:
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """Record timestamps in milliseconds since 1970 (UTC), int64 [n]; -1 is unknown."""
+        if self._fields is not None:
+            return self._fields.timestamps_ms
         times = map(itemgetter(1), map(Message.timestamp, self.messages))
         return np.fromiter(times, np.int64, len(self.messages))
 
     @property
     def content_types(self) -> list[str | None] | None:
         """Content type of every message; None where no message has headers."""
-        if not any(self._headers):
+        if not self._any_headers:
             return None
         return [header(entry, names.CONTENT_TYPE) if entry else None for entry in self._headers]
 
     def for_group(self, group: str) -> "PartitionBatch":
         """Returns the batch without what was sent again for other groups only."""
-        sizes = map(len, filter(None, self._headers))
-        if max(sizes, default=0) < _HEADERS_OF_REQUEUED:
+        if not self._any_headers:
+            return self
+        if max(map(len, filter(None, self._headers))) < _HEADERS_OF_REQUEUED:
             return self
         mine = [
             message
@@ -79,6 +94,21 @@ class PartitionBatch:
     @cached_property
     def _headers(self) -> list[Any]:
         return list(map(Message.headers, self.messages))
+
+    @property
+    def _any_headers(self) -> bool:
+        if self._fields is not None:
+            return self._fields.any_headers
+        return any(self._headers)
+
+    @cached_property
+    def _fields(self) -> "MessageFields | None":
+        if len(self.messages) < _MANY:
+            return None
+        # Compiled code, which what reads few messages does without.
+        from streams.kafka.message_memory import read_fields
+
+        return read_fields(self.messages)
 
 
 def header(headers: Iterable[tuple[str, Any]] | None, name: str) -> str | None:

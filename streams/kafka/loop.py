@@ -218,7 +218,7 @@ class MicroBatchLoop:
         total = 0
         for batch in self._ours(messages):
             run = self._assignment.runs[batch.partition]
-            total += sum(map(len, batch.messages))
+            total += batch.size
             mine = batch.for_group(self._settings.group)
             produced = run.task.process(mine, run.next.row) if len(mine) else Produced()
             self._emission.emit(run, produced, mine)

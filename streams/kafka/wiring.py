@@ -14,6 +14,7 @@ from schemas.topics import (
     state_archive_topic,
     state_topic,
 )
+from streams.kafka import message_memory
 from streams.kafka.admin import admin_client, await_topics, partition_count, topic_id
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
@@ -119,6 +120,7 @@ def _loop(
     metrics: LoopMetrics,
 ) -> MicroBatchLoop:
     config, state = names.config, state_topic(names.group)
+    message_memory.warm_up()
     consumer = group_consumer(settings, names.group, names.identity)
     output: Output
     if config.guarantee == "exactly_once":
