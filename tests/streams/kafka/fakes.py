@@ -13,12 +13,12 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 
 from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusal
 from streams.kafka.assignment import Assignment
-from streams.kafka.errors import TransactionAbortedError
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.ports import PartitionTask
 from streams.kafka.restore import Restorer
 from streams.metrics import LoopMetrics
+from tests.streams.kafka.fake_producer import FakeProducer, SteppedOutput
 
 SOURCE, OUTPUT, STATE, GROUP = "ticks", "features.t", "g.state", "g"
 DEAD, LATE, CLOCK = "ticks.dead-letter", "ticks.late", "clock"
@@ -47,7 +47,12 @@ class Broker:
         self.committed: dict[int, tuple[int, str]] = {}
         self.faults: dict[str, Callable[[int], None]] = {}
         self.reached: Counter[str] = Counter()
+        # The group: of each member the generation that it may commit under.
         self.generation = 0
+        self.members: dict[object, int] = {}
+        # The newest producer of each transactional id; the others are fenced.
+        self.producers: dict[str, FakeProducer] = {}
+        self.slots = count()
 
     def reach(self, step: str) -> None:
         self.reached[step] += 1
@@ -108,6 +113,7 @@ class FakeConsumer:
         self._stale: list[Message] = []
         self._at_end: set[tuple[str, int]] = set()
         self._turn = 0
+        self._generation = -1
         self.closed = False
 
     def subscribe(self, topics: list[str], **callbacks: Callable) -> None:
@@ -141,11 +147,16 @@ class FakeConsumer:
         stale, self._stale = self._stale, []
         for kind, numbers in self._take_script():
             parts = [TopicPartition(SOURCE, number) for number in numbers]
+            if kind == "assign":
+                self._join()
+            elif kind == "lost":
+                self._broker.members.pop(self, None)
             self._callbacks[f"on_{kind}"](self, parts)
             if kind != "assign":
                 for number in numbers:
                     self._positions.pop((SOURCE, number), None)
-            self._broker.generation += 1
+                # What stays assigned, stays in the next generation.
+                self._join()
         messages: list[Message] = stale
         places = list(self._positions.items())
         self._turn += 1
@@ -165,6 +176,10 @@ class FakeConsumer:
                 messages.append(_error(KafkaError._PARTITION_EOF, place))
         return messages
 
+    def _join(self) -> None:
+        self._broker.generation += 1
+        self._generation = self._broker.members[self] = self._broker.generation
+
     def _take_script(self) -> list[tuple[str, list[int]]]:
         script, self._script = self._script, []
         return script
@@ -183,8 +198,8 @@ class FakeConsumer:
         low = self._broker.low
         return [TopicPartition(p.topic, p.partition, low[p.topic, p.partition]) for p in partitions]
 
-    def consumer_group_metadata(self) -> int:
-        return self._broker.generation
+    def consumer_group_metadata(self) -> tuple[object, int]:
+        return self, self._generation
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
         for part in offsets:
@@ -211,52 +226,6 @@ class FakeConsumer:
 
 def _error(code: int, place: tuple[str, int]) -> Message:
     return Message(topic=place[0], partition=place[1], error=KafkaError(code))
-
-
-class FakeOutput:
-    """A transaction: records become visible, and offsets count, at commit alone."""
-
-    visible_when_settled = False
-    rest_s = 0.0
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._pending: list[tuple] = []
-        self.open = False
-
-    def start(self) -> None:
-        self._broker.reach("start")
-
-    def begin(self) -> None:
-        self.open = True
-        self._broker.reach("begin")
-
-    def produce(self, topic, value, partition, *, key=None, headers=(), timestamp_ms=0) -> None:
-        self._broker.reach("snapshot" if topic == STATE else "produce")
-        self._pending.append((topic, partition, value, key, tuple(headers)))
-
-    def settle(self) -> None:
-        self._broker.reach("settle")
-
-    def commit(self, offsets: Sequence[TopicPartition], group: int) -> None:
-        self._broker.reach("before commit")
-        if group != self._broker.generation:
-            raise TransactionAbortedError("stale generation")
-        for record in self._pending:
-            self._broker.append(*record)
-        for part in offsets:
-            self._broker.committed[part.partition] = (part.offset, part.metadata)
-        self._pending.clear()
-        self.open = False
-        self._broker.reach("after commit")
-
-    def abort(self) -> None:
-        self._broker.reach("abort")
-        self._pending.clear()
-        self.open = False
-
-    def close(self) -> None:
-        self._pending.clear()
 
 
 class SumTask:
@@ -433,6 +402,7 @@ class FakeTable:
         for latest in rows:
             for i, symbol in enumerate(latest.symbols):
                 self.rows[symbol] = (int(latest.row[i]), float(latest.values[i, 0]))
+        self._broker.reach("table written")
 
     def close(self, timeout_s: float) -> None:
         pass
@@ -440,7 +410,10 @@ class FakeTable:
 
 @dataclass
 class Rig:
-    """A loop on a fake broker."""
+    """A loop on a fake broker.
+
+    With a commit interval, transactions stay open over several polls, as they do in a backlog.
+    """
 
     broker: Broker
     policy: str = "fail"
@@ -448,13 +421,18 @@ class Rig:
     by_clock: bool = False
     rows_before_commits: bool = False
     seconds_a_look: float = 0.006
+    commit_interval_s: float = 0.0
+    max_batch_bytes: int = 20
+    slot: str = ""
     new_task: Callable[[int], PartitionTask] | None = None
     table: FakeTable = field(init=False)
     consumer: FakeConsumer = field(init=False)
+    output: SteppedOutput = field(init=False)
     loop: MicroBatchLoop = field(init=False)
 
     def __post_init__(self) -> None:
         self.table = FakeTable(self.broker)
+        self.slot = self.slot or f"slot {next(self.broker.slots)}"
         self.restart()
 
     def restart(self) -> None:
@@ -479,8 +457,10 @@ class Rig:
             metrics=metrics,
             incremental=True,
         )
+        self.output = SteppedOutput(broker, self.slot)
         # By default tasks are told the time every few steps.
-        clock = partial(next, count(step=self.seconds_a_look)) if self.by_clock else time.monotonic
+        scripted = self.by_clock or self.commit_interval_s > 0
+        clock = partial(next, count(step=self.seconds_a_look)) if scripted else time.monotonic
         self.loop = MicroBatchLoop(
             LoopSettings(
                 section="features",
@@ -493,11 +473,11 @@ class Rig:
                 partitions=broker.partitions,
                 set_hash=self.set_hash,
                 backend="cpu",
-                commit_interval_s=0.0,
-                max_batch_bytes=20,
+                commit_interval_s=self.commit_interval_s,
+                max_batch_bytes=self.max_batch_bytes,
             ),
             consumer=self.consumer,
-            output=FakeOutput(broker),
+            output=self.output,
             assignment=self.assignment,
             table=self.table,
             metrics=metrics,

@@ -13,15 +13,20 @@ STEPS = (
     "settle",
     "snapshot",
     "before commit",
+    "offsets sent",
+    "commit",
     "after commit",
     "state commit",
     "table",
+    "table written",
 )
+# A commit after every batch, and transactions that stay open over several polls.
+INTERVALS = [0.0, 0.2]
 
 
-def undisturbed() -> tuple[list[list], dict]:
+def undisturbed(messages: int = 60) -> tuple[list[list], dict]:
     broker = Broker()
-    fill(broker)
+    fill(broker, messages)
     rig = Rig(broker)
     rig.assign(0, 1)
     rig.settle()
@@ -37,11 +42,12 @@ def test_the_reference_is_complete_and_numbered_without_a_gap():
     assert sum(map(len, EXPECTED)) == sum(1 for i in range(60) if i % 17 != 5)
 
 
+@pytest.mark.parametrize("interval", INTERVALS)
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_hit_of_any_step_changes_nothing(step):
+def test_a_crash_at_any_hit_of_any_step_changes_nothing(step, interval):
     broker = Broker()
     fill(broker)
-    rig = Rig(broker)
+    rig = Rig(broker, commit_interval_s=interval)
     rig.assign(0, 1)
     rig.settle()
     hits = broker.reached[step]
@@ -50,7 +56,7 @@ def test_a_crash_at_any_hit_of_any_step_changes_nothing(step):
         broker = Broker()
         fill(broker)
         crash_at(broker, step, hit)
-        rig = Rig(broker)
+        rig = Rig(broker, commit_interval_s=interval)
         rig.assign(0, 1)
         with pytest.raises(CrashError):
             rig.settle()
@@ -78,8 +84,11 @@ def test_a_crash_every_few_steps_still_makes_progress():
     assert [broker.rows(p) for p in (0, 1)] == EXPECTED
 
 
-@pytest.mark.parametrize("step", ["begin", "produce", "settle", "snapshot", "before commit"])
-def test_an_aborted_batch_leaves_state_and_offsets_untouched(step):
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize(
+    "step", ["begin", "produce", "settle", "snapshot", "before commit", "offsets sent", "commit"]
+)
+def test_an_aborted_batch_leaves_state_and_offsets_untouched(step, interval):
     broker = Broker()
     fill(broker)
 
@@ -88,7 +97,7 @@ def test_an_aborted_batch_leaves_state_and_offsets_untouched(step):
             raise TransactionAbortedError("injected")
 
     broker.faults[step] = abort_sometimes
-    rig = Rig(broker)
+    rig = Rig(broker, commit_interval_s=interval)
     rig.assign(0, 1)
     rig.settle()
     assert broker.reached["abort"]

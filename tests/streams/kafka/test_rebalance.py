@@ -1,23 +1,86 @@
 """Partitions come and go; no row is lost or doubled, and nothing of a stranger is committed."""
 
+import pytest
+
+from streams.kafka.errors import TransactionAbortedError
 from tests.streams.kafka.fakes import SOURCE, Broker, Rig, fill
-from tests.streams.kafka.test_loop_faults import EXPECTED
+from tests.streams.kafka.test_loop_faults import EXPECTED, undisturbed
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr("streams.kafka.loop.time.sleep", lambda _seconds: None)
+
+
+def in_a_backlog() -> Rig:
+    """A process that keeps a transaction open over several polls."""
+    broker = Broker()
+    fill(broker)
+    rig = Rig(broker, commit_interval_s=0.2)
+    rig.assign(0, 1)
+    return rig
+
+
+def moments() -> list[int]:
+    """Returns after how many steps a transaction is open."""
+    rig, found = in_a_backlog(), []
+    for step in range(1, 30):
+        rig.steps(1)
+        if rig.output.open:
+            found.append(step)
+    return found
+
+
+MOMENTS = moments()
+
+
+def in_a_transaction(moment: int) -> Rig:
+    """A process whose transaction is open, with work of both partitions in it."""
+    rig = in_a_backlog()
+    rig.steps(moment)
+    assert rig.output.open
+    return rig
+
+
+def refuse(_hit: int) -> None:
+    raise TransactionAbortedError("injected")
 
 
 def rows(broker: Broker) -> list[list]:
     return [broker.rows(p) for p in (0, 1)]
 
 
-def test_a_revoked_partition_is_committed_before_it_goes():
-    broker = Broker()
-    fill(broker)
-    rig = Rig(broker)
-    rig.assign(0, 1)
-    rig.steps(6)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_revoked_partition_is_committed_before_it_goes(moment):
+    rig = in_a_transaction(moment)
+    processed = {run.partition: run.next.offset for run in rig.assignment.live}
     rig.consumer.rebalance("revoke", [0, 1])
-    rig.consumer.rebalance("assign", [0, 1])
+    rig.steps(1)
+    assert {p: offset for p, (offset, _) in rig.broker.committed.items()} == processed
+    assert not rig.output.open
+    rig.assign(0, 1)
     rig.settle()
-    assert rows(broker) == EXPECTED
+    assert rows(rig.broker) == EXPECTED
+
+
+@pytest.mark.parametrize("gone", [[0], [1], [0, 1]])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_release_whose_commit_is_refused_takes_the_batch_back(moment, gone):
+    rig = in_a_transaction(moment)
+    committed = dict(rig.broker.committed)
+    rig.broker.faults["offsets sent"] = refuse
+    rig.consumer.rebalance("revoke", gone)
+    rig.steps(1)
+    assert rig.broker.committed == committed
+    rig.broker.faults.clear()
+    other = Rig(rig.broker)
+    other.assign(*gone)
+    other.settle()
+    other.consumer.rebalance("revoke", gone)
+    other.steps(1)
+    rig.assign(*gone)
+    rig.settle()
+    assert rows(rig.broker) == EXPECTED
 
 
 def test_a_partition_that_comes_back_untouched_keeps_its_state_without_a_restore():
@@ -52,44 +115,94 @@ def test_a_partition_that_somebody_else_advanced_is_restored():
     assert rows(broker) == EXPECTED
 
 
-def test_lost_partitions_are_not_committed():
-    broker = Broker()
-    fill(broker)
-    rig = Rig(broker)
-    rig.assign(0, 1)
-    rig.steps(6)
-    committed = dict(broker.committed)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_lost_partitions_are_not_committed(moment):
+    rig = in_a_transaction(moment)
+    committed, attempts = dict(rig.broker.committed), rig.broker.reached["before commit"]
     rig.consumer.rebalance("lost", [0, 1])
     rig.steps(1)
-    assert broker.committed == committed
+    assert rig.broker.committed == committed
+    assert rig.broker.reached["before commit"] == attempts
+    assert not rig.output.open
+    other = Rig(rig.broker)
+    other.assign(0, 1)
+    other.settle()
     rig.assign(0, 1)
     rig.settle()
-    assert rows(broker) == EXPECTED
+    assert rows(rig.broker) == EXPECTED
 
 
-def test_messages_polled_around_a_rebalance_are_read_again_not_trusted():
-    broker = Broker()
-    fill(broker)
-    rig = Rig(broker)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_member_that_the_group_has_thrown_out_commits_nothing(moment):
+    rig = in_a_transaction(moment)
+    committed, aborts = dict(rig.broker.committed), rig.broker.reached["abort"]
+    del rig.broker.members[rig.consumer]
+    while rig.broker.reached["abort"] == aborts:
+        rig.steps(1)
+    assert rig.broker.committed == committed
+    other = Rig(rig.broker)
+    other.assign(0, 1)
+    other.settle()
+    rig.consumer.rebalance("lost", [0, 1])
     rig.assign(0, 1)
-    rig.steps(8)
-    rig.consumer.deliver_stale(broker.log(SOURCE, 0)[20:25])
-    rig.consumer.rebalance("revoke", [0])
-    rig.consumer.rebalance("assign", [0])
     rig.settle()
-    assert rows(broker) == EXPECTED
+    assert rows(rig.broker) == EXPECTED
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_messages_polled_around_a_rebalance_are_read_again_not_trusted(moment):
+    rig = in_a_transaction(moment)
+    processed = rig.broker.reached["kernel"]
+    rig.consumer.deliver_stale(rig.broker.log(SOURCE, 1)[20:21])
+    rig.consumer.rebalance("revoke", [1])
+    rig.steps(1)
+    assert rig.broker.reached["kernel"] == processed
+    rig.consumer.deliver_stale(rig.broker.log(SOURCE, 1)[20:21])
+    rig.assign(1)
+    rig.settle()
+    assert rows(rig.broker) == EXPECTED
+
+
+def test_messages_polled_around_a_rebalance_do_not_hide_what_was_taken_back():
+    """A partition that stays goes back to its last commit when another one is lost."""
+
+    def filled() -> Rig:
+        broker = Broker()
+        fill(broker)
+        broker.holes = {(SOURCE, 0, 9), (SOURCE, 0, 17)}
+        rig = Rig(broker, commit_interval_s=0.2, max_batch_bytes=12)
+        rig.assign(0, 1)
+        return rig
+
+    rig = filled()
+    rig.settle()
+    expected = rows(rig.broker)
+    moments = 0
+    for moment in range(3, 60):
+        rig = filled()
+        rig.steps(moment)
+        moments += rig.output.open
+        rig.consumer.rebalance("lost", [1])
+        rig.steps(1)
+        rig.assign(1)
+        rig.settle()
+        assert rows(rig.broker) == expected, moment
+    assert moments > 10
 
 
 def test_two_processes_that_swap_partitions_double_nothing():
     broker = Broker()
-    fill(broker)
-    first, second = Rig(broker), Rig(broker)
+    fill(broker, 160)
+    first, second = (Rig(broker, commit_interval_s=9.0, max_batch_bytes=10) for _ in range(2))
     first.assign(0)
     second.assign(1)
     for turn in range(6):
         a, b = (0, 1) if turn % 2 == 0 else (1, 0)
-        first.steps(5)
-        second.steps(5)
+        for rig in (first, second):
+            while not rig.output.open:
+                rig.steps(1)
+            rig.steps(3)
+            assert rig.output.open
         first.consumer.rebalance("revoke", [a])
         second.consumer.rebalance("revoke", [b])
         first.steps(1)
@@ -98,7 +211,7 @@ def test_two_processes_that_swap_partitions_double_nothing():
         second.assign(a)
     first.settle()
     second.settle()
-    assert rows(broker) == EXPECTED
+    assert rows(broker) == undisturbed(160)[0]
 
 
 def test_a_rebalance_at_any_moment_of_a_restore_starts_it_again_and_loses_nothing():
@@ -131,16 +244,19 @@ def half_way() -> Rig:
 
 def test_giving_back_64_partitions_is_one_commit_not_64():
     broker = Broker(partitions=64)
-    for partition in range(64):
-        broker.append(SOURCE, partition, b"A:1")
-    rig = Rig(broker)
-    rig.assign(*range(64))
-    while not rig.assignment.settled:
-        rig.steps(1)
-    before = broker.reached["after commit"]
-    rig.consumer.rebalance("revoke", list(range(64)))
-    rig.steps(1)
-    assert broker.reached["after commit"] <= before + 1
+    rig = Rig(broker, commit_interval_s=1e9)
     rig.assign(*range(64))
     rig.settle()
-    assert all(len(broker.rows(partition)) == 1 for partition in range(64))
+    for partition in range(64):
+        for price in range(6):
+            broker.append(SOURCE, partition, b"A:%d" % price)
+    while not all(run.advanced for run in rig.assignment.runs.values()):
+        rig.steps(1)
+    assert broker.reached["commit"] == 0
+    rig.consumer.rebalance("revoke", list(range(64)))
+    rig.steps(1)
+    assert broker.reached["commit"] == 1
+    assert broker.committed.keys() == set(range(64))
+    rig.assign(*range(64))
+    rig.settle()
+    assert all(len(broker.rows(partition)) == 6 for partition in range(64))
