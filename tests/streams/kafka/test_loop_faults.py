@@ -1,8 +1,9 @@
 """Every row exactly once, whatever happens at whichever step of the loop."""
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from streams.kafka.errors import FencedError, TransactionAbortedError
+from streams.kafka.errors import FencedError, KafkaUnavailableError, TransactionAbortedError
 from tests.streams.kafka.fakes import DEAD, SOURCE, Broker, CrashError, Rig, fill
 
 STEPS = (
@@ -105,6 +106,70 @@ def test_an_aborted_batch_leaves_state_and_offsets_untouched(step, interval):
     assert rig.table.rows == EXPECTED_TABLE
 
 
+# Before it is decided nothing is committed; afterwards all is, and only the answer is missing.
+@pytest.mark.parametrize("step", ["commit", "after commit"])
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_a_commit_without_an_answer_is_repeated_until_there_is_one(step, interval):
+    broker = Broker()
+    fill(broker)
+    broker.faults[step] = no_answer_every_third_time
+    rig = Rig(broker, commit_interval_s=interval)
+    rig.assign(0, 1)
+    rig.settle()
+    assert broker.reached["commit"] > broker.reached["before commit"] > 2
+    assert not broker.reached["abort"]
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+    assert rig.table.rows == EXPECTED_TABLE
+
+
+@pytest.mark.parametrize("step", ["commit", "after commit"])
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_a_process_that_never_hears_of_its_commit_leaves_and_the_next_finds_out(
+    step, interval, monkeypatch
+):
+    monkeypatch.setattr("streams.kafka.output.DEADLINE_S", 0.0)
+    broker = Broker()
+    fill(broker)
+    broker.faults[step] = no_answer
+    rig = Rig(broker, commit_interval_s=interval)
+    rig.assign(0, 1)
+    with pytest.raises(KafkaUnavailableError, match="commit_transaction"):
+        rig.settle()
+    assert bool(broker.committed) == (step == "after commit")
+    broker.faults.clear()
+    rig.restart()
+    rig.assign(0, 1)
+    rig.settle()
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+    assert rig.table.rows == EXPECTED_TABLE
+
+
+def test_offsets_without_an_answer_are_taken_back_and_sent_again():
+    broker = Broker()
+    fill(broker)
+    broker.faults["offsets sent"] = no_answer_every_third_time
+    rig = Rig(broker)
+    rig.assign(0, 1)
+    rig.settle()
+    assert broker.reached["abort"] > 2
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+
+
+@pytest.mark.parametrize("moment", range(2, 18))
+def test_a_zombie_is_fenced_and_what_it_left_open_never_comes_to_light(moment):
+    broker = Broker()
+    fill(broker)
+    zombie = Rig(broker, commit_interval_s=0.2)
+    zombie.assign(0, 1)
+    zombie.steps(moment)
+    successor = Rig(broker, commit_interval_s=0.2, slot=zombie.slot)
+    successor.assign(0, 1)
+    successor.settle()
+    with pytest.raises(FencedError):
+        zombie.settle()
+    assert [broker.rows(p) for p in (0, 1)] == EXPECTED
+
+
 def test_a_fenced_process_stops_and_writes_nothing_more():
     broker = Broker()
     fill(broker)
@@ -135,6 +200,15 @@ def test_a_refused_message_goes_to_dead_letters_with_its_place_and_reason():
         assert headers["reason"] == b"expected symbol:price"
         original = broker.log(SOURCE, int(headers["partition"]))[int(headers["offset"])]
         assert original.value() == b"garbage"
+
+
+def no_answer(_hit: int) -> None:
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "injected", retriable=True))
+
+
+def no_answer_every_third_time(hit: int) -> None:
+    if hit % 3 == 1:
+        no_answer(hit)
 
 
 def crash_at(broker: Broker, step: str, hit: int) -> None:
