@@ -132,6 +132,12 @@ def partition_count(admin: AdminClient, topic: str) -> int:
     return len(found.partitions)
 
 
+def partition_counts(admin: AdminClient) -> dict[str, int]:
+    """Returns how many partitions every topic has."""
+    topics = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
 def topic_id(admin: AdminClient, topic: str) -> str:
     """Returns the id that Kafka gave a topic when it was created.
 

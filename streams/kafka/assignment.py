@@ -28,6 +28,8 @@ from streams.metrics import LoopMetrics
 
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
+# A broker that is not there for longer is asked again likewise.
+_METADATA_TIMEOUT_S = 3.0
 # A client may wait for ever for a coordinator that came back under it; a new one does not.
 _MOST_UNANSWERED = 3
 
@@ -75,6 +77,7 @@ class Assignment:
         self._metrics = metrics
         self._parked: dict[int, PartitionRun] = {}
         self._unanswered = 0
+        self._counted = False
         self._restoring: tuple[PartitionRun, Generator[None, None, None]] | None = None
 
     def subscribe(self, before_release: Callable[[bool], None]) -> None:
@@ -87,6 +90,7 @@ class Assignment:
 
         def on_assign(_consumer: Any, partitions: list[TopicPartition]) -> None:
             self.epoch += 1
+            self._counted = False
             self._take(partitions)
             for number in sorted(part.partition for part in partitions):
                 self.runs[number] = PartitionRun(number, self._new_task(number))
@@ -124,6 +128,10 @@ class Assignment:
 
         Returns:
             Whether a partition went live.
+
+        Raises:
+            PartitionCountError: The topic has got other partitions since the start.
+            TransactionAbortedError: The broker did not answer; try again.
         """
         before = len(self.live)
         if self._restoring is None:
@@ -132,6 +140,7 @@ class Assignment:
                 self._parked.clear()
                 return False
             if may_restore:
+                self._count()
                 self._begin(waiting[0])
         if self._restoring is not None:
             run, steps = self._restoring
@@ -201,6 +210,26 @@ class Assignment:
             _log.warning("start of the log unknown", error=kafka_error(error).str())
             found = wanted
         return [TopicPartition(self._source, p.partition, max(p.offset, 0)) for p in found]
+
+    def _count(self) -> None:
+        """Makes sure that an assignment is of the partitions that the start was for.
+
+        With more of them symbols are elsewhere, and the topics written to may not have them.
+        """
+        if self._counted:
+            return
+        try:
+            answer = self._consumer.list_topics(self._source, _METADATA_TIMEOUT_S)
+            found = answer.topics[self._source]
+            if found.error is not None:
+                raise KafkaException(found.error)
+        except KafkaException as error:
+            raise TransactionAbortedError(
+                f"partitions of {self._source}: {kafka_error(error).str()}"
+            ) from error
+        # A broker may be the last to learn of partitions that the group has given out already.
+        self._restorer.check_partitions(max(len(found.partitions), max(self.runs) + 1))
+        self._counted = True
 
     def _begin(self, run: PartitionRun) -> None:
         source = TopicPartition(self._source, run.partition)

@@ -50,7 +50,7 @@ class StateNotRestorableError(MyStocksError):
 
 
 class PartitionCountError(MyStocksError):
-    """The number of partitions has changed since the state was written."""
+    """The number of partitions has changed since the state was written or the process began."""
 
     exit_code: ClassVar[int] = 78
 

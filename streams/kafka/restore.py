@@ -77,6 +77,7 @@ class Restorer:
         self._policy = policy
         self._rows_before_commits = rows_before_commits
         self._prefix = f"MYSTOCKS_{section.upper()}__"
+        self._anew = start_anew(section)
 
     def restore(self, run: PartitionRun, committed: TopicPartition) -> Generator[None, None, None]:
         """Brings `run` to its starting position, in steps.
@@ -125,11 +126,20 @@ class Restorer:
         """Closes the reader."""
         self._reader.close()
 
-    @property
-    def _anew(self) -> str:
-        if self._prefix == "MYSTOCKS_FEATURES__":
-            return "a new feature set under another MYSTOCKS_FEATURES__NAME"
-        return "under another MYSTOCKS_ENVIRONMENT"
+    def check_partitions(self, count: int) -> None:
+        """Compares how many partitions the source has with how many it had at the start.
+
+        Raises:
+            PartitionCountError: They are not as many.
+        """
+        if count != self._partitions:
+            raise self._moved(self._partitions, "when this process began", count)
+
+    def _moved(self, before: int, when: str, now: int) -> PartitionCountError:
+        return PartitionCountError(
+            f"expected {self._source} to have {before} partitions as {when}, has {now}: symbols "
+            f"have moved; start {self._anew}"
+        )
 
     def _restore_chunks(
         self, run: PartitionRun, committed: int, mark: CommitMark | None, low: int
@@ -209,10 +219,8 @@ class Restorer:
                 if head.set_hash != self._set_hash:
                     continue
                 if head.partitions != self._partitions:
-                    raise PartitionCountError(
-                        f"expected {self._source} to have {head.partitions} partitions as when "
-                        f"its state was written, has {self._partitions}: symbols have moved; "
-                        f"start {self._anew}"
+                    raise self._moved(
+                        head.partitions, "when its state was written", self._partitions
                     )
                 chunks[key] = (head, payload)
             yield
@@ -286,6 +294,17 @@ class Restorer:
                 yield good
         finally:
             self._reader.unassign()
+
+
+def start_anew(section: str) -> str:
+    """Returns what to start where state cannot be continued.
+
+    Args:
+        section: Of the settings.
+    """
+    if section == "features":
+        return "a new feature set under another MYSTOCKS_FEATURES__NAME"
+    return "under another MYSTOCKS_ENVIRONMENT"
 
 
 def _ends(error: KafkaError, topic: str, partition: int) -> bool:

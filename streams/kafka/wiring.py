@@ -15,15 +15,22 @@ from schemas.topics import (
     state_topic,
 )
 from streams.kafka import message_memory
-from streams.kafka.admin import admin_client, await_topics, partition_count, topic_id
+from streams.kafka.admin import (
+    admin_client,
+    await_topics,
+    partition_count,
+    partition_counts,
+    topic_id,
+)
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
-from streams.kafka.clients import CALL_TIMEOUT_S, group_consumer, producer, reader
+from streams.kafka.clients import group_consumer, producer, reader
+from streams.kafka.errors import PartitionCountError
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput, Output
 from streams.kafka.ports import PartitionTask, Table
-from streams.kafka.restore import Restorer
+from streams.kafka.restore import Restorer, start_anew
 from streams.metrics import LoopMetrics
 from streams.tables.feature_table import FeatureTable, NoTable, TableNames, connect
 
@@ -54,6 +61,7 @@ def feature_loop(
 
     Raises:
         KafkaUnavailableError: No broker answered, or a topic is missing.
+        PartitionCountError: A topic written to has fewer partitions than the source.
     """
     config, group = settings.features, settings.features_group
     output, source = features_topic(config.name), config.source_topic
@@ -67,7 +75,7 @@ def feature_loop(
             topic_id=topic_id(admin_client(settings), output),
             metrics=metrics,
         )
-    names = _Names("features", config, source, output, group, identity, set_hash, backend)
+    names = _Names("features", config, source, [output], group, identity, set_hash, backend)
     return _loop(settings, names, partitions, new_task, table, metrics)
 
 
@@ -90,12 +98,13 @@ def bars_loop(
 
     Raises:
         KafkaUnavailableError: No broker answered, or a topic is missing.
+        PartitionCountError: A topic written to has fewer partitions than the source.
     """
     config, group, source = settings.bars, settings.bars_group, bars_source(settings)
     topics = [bars_topic(interval) for interval in config.intervals]
     await_topics(settings, [source, *topics, state_topic(group)], _TOPICS_TIMEOUT_S)
     partitions = partition_count(admin_client(settings), source)
-    names = _Names("bars", config, source, topics[0], group, identity, set_hash, "cpu")
+    names = _Names("bars", config, source, topics, group, identity, set_hash, "cpu")
     return _loop(settings, names, partitions, new_task, NoTable(), metrics)
 
 
@@ -104,7 +113,7 @@ class _Names:
     section: str
     config: FeatureSettings | BarsSettings
     source: str
-    output: str
+    outputs: list[str]
     group: str
     identity: str
     set_hash: str
@@ -121,6 +130,17 @@ def _loop(
 ) -> MicroBatchLoop:
     config, state = names.config, state_topic(names.group)
     message_memory.warm_up()
+    counts = partition_counts(admin_client(settings))
+    archive_topic = state_archive_topic(names.group)
+    letters = [dead_letter_topic(names.source), late_topic(names.source)]
+    for topic in [*names.outputs, *letters, state, archive_topic]:
+        # Each partition of the source has its records in the same one of what is written to.
+        if counts.get(topic, partitions) < partitions:
+            raise PartitionCountError(
+                f"expected {topic} to have {partitions} partitions as {names.source}, has "
+                f"{counts[topic]}. If {names.source} was enlarged, symbols have moved; with "
+                f"MYSTOCKS_KAFKA__PARTITIONS={partitions} start {start_anew(names.section)}"
+            )
     consumer = group_consumer(settings, names.group, names.identity)
     output: Output
     if config.guarantee == "exactly_once":
@@ -143,7 +163,7 @@ def _loop(
         restorer=Restorer(
             reader(settings, names.identity),
             source=names.source,
-            output=names.output,
+            output=names.outputs[0],
             state=state,
             partitions=partitions,
             set_hash=names.set_hash,
@@ -157,18 +177,18 @@ def _loop(
         metrics=metrics,
         incremental=settings.kafka.group_protocol == "consumer",
     )
-    archive, topic = None, state_archive_topic(names.group)
+    archive = None
     kept = names.section == "features" and settings.features.archive_state
     # A stack of an earlier version has no such topic until `mystocks topics apply`.
-    if kept and topic in admin_client(settings).list_topics(timeout=CALL_TIMEOUT_S).topics:
+    if kept and archive_topic in counts:
         archive = ArchiveWriter(
-            reader(settings, f"{names.identity}.archive"), topic, names.set_hash, partitions
+            reader(settings, f"{names.identity}.archive"), archive_topic, names.set_hash, partitions
         )
     return MicroBatchLoop(
         LoopSettings(
             section=names.section,
             source=names.source,
-            output=names.output,
+            output=names.outputs[0],
             dead_letter=dead_letter_topic(names.source),
             late=late_topic(names.source),
             state=state,

@@ -3,9 +3,11 @@
 import time
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from mystocks.cli.verify_run import verify_features
 from mystocks.roles.features import build
+from streams.kafka.errors import PartitionCountError
 from streams.metrics import LoopMetrics
 
 pytestmark = pytest.mark.kafka
@@ -97,3 +99,45 @@ def test_a_restart_within_the_session_moves_no_partition(features):
 
 def assignments(rig) -> int:
     return sum('"event": "assigned"' in line for line in rig.lines)
+
+
+def test_a_topic_that_is_enlarged_while_processes_run_stops_all_of_them(features):
+    rig = features("", group={"session_timeout_ms": 3000})
+    rig.produce(ticks(0, 400))
+    name = rig.settings.features.name
+    loops = [build(rig.settings, f"{name}.{slot}", LoopMetrics()) for slot in (0, 1)]
+    loops[0].start()
+    while loops[0]._metrics.registry.get_sample_value("mystocks_rows_out_total") != 400:
+        loops[0].step()
+    enlarge(rig, 6)
+    # A newcomer makes the group look at the topic again.
+    loops[1].start()
+    stopped: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(stopped) < len(loops):
+        assert time.monotonic() < deadline
+        for slot, loop in enumerate(loops):
+            if slot not in stopped:
+                try:
+                    loop.step()
+                except PartitionCountError:
+                    stopped.add(slot)
+    for loop in loops:
+        loop._output.close()
+        loop._assignment.close()
+    rig.await_rows(400)
+
+
+def test_a_source_with_more_partitions_than_the_features_stops_the_start(features):
+    rig = features("")
+    enlarge(rig, 6)
+    with pytest.raises(PartitionCountError, match=r"to have 6 partitions as .*, has 4"):
+        build(rig.settings, f"{rig.settings.features.name}.0", LoopMetrics())
+
+
+def enlarge(rig, count: int) -> None:
+    admin = AdminClient({"bootstrap.servers": rig.kafka})
+    admin.create_partitions([NewPartitions(rig.source, count)])[rig.source].result()
+    deadline = time.monotonic() + 30
+    while len(admin.list_topics(rig.source).topics[rig.source].partitions) < count:
+        assert time.monotonic() < deadline

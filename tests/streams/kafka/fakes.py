@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
@@ -183,6 +184,12 @@ class FakeConsumer:
     def _take_script(self) -> list[tuple[str, list[int]]]:
         script, self._script = self._script, []
         return script
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        self._broker.reach("metadata")
+        numbers = range(self._broker.partitions)
+        found = SimpleNamespace(partitions=dict.fromkeys(numbers), error=None)
+        return SimpleNamespace(topics={topic: found})
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         found = []

@@ -29,6 +29,9 @@ class RandomRestorer:
         run.start_at(self.targets[run.partition], 0, "")
         yield
 
+    def check_partitions(self, count: int) -> None:
+        assert count == PARTITIONS
+
     def close(self) -> None:
         pass
 

@@ -2,9 +2,13 @@
 
 import pytest
 
-from streams.kafka.errors import TransactionAbortedError
+from streams.kafka.errors import PartitionCountError, TransactionAbortedError
 from tests.streams.kafka.fakes import SOURCE, Broker, Rig, fill
-from tests.streams.kafka.test_loop_faults import EXPECTED, undisturbed
+from tests.streams.kafka.test_loop_faults import (
+    EXPECTED,
+    no_answer_every_third_time,
+    undisturbed,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -260,3 +264,34 @@ def test_giving_back_64_partitions_is_one_commit_not_64():
     rig.assign(*range(64))
     rig.settle()
     assert all(len(broker.rows(partition)) == 6 for partition in range(64))
+
+
+# To this process or to another one.
+@pytest.mark.parametrize("partitions", [[0, 1], [0, 1, 2], [0, 3], [3]])
+def test_partitions_that_are_added_while_a_process_runs_stop_it_before_it_goes_on(partitions):
+    rig = in_a_transaction(MOMENTS[-1])
+    rig.consumer.rebalance("revoke", [0, 1])
+    rig.steps(1)
+    before = rows(rig.broker)
+    rig.broker.partitions = 4
+    rig.broker.append(SOURCE, 3, b"A:1")
+    rig.assign(*partitions)
+    with pytest.raises(PartitionCountError, match="2 partitions as when this process began, has 4"):
+        rig.steps(10)
+    assert rows(rig.broker) == before
+    assert not rig.broker.rows(3)
+
+
+def test_a_broker_that_does_not_yet_know_of_an_added_partition_is_not_believed():
+    rig = in_a_backlog()
+    rig.assign(2)
+    with pytest.raises(PartitionCountError, match="has 3"):
+        rig.steps(10)
+
+
+def test_a_broker_that_does_not_say_how_many_partitions_there_are_is_asked_again():
+    rig = in_a_backlog()
+    rig.broker.faults["metadata"] = no_answer_every_third_time
+    rig.settle()
+    assert rig.broker.reached["metadata"] == 2
+    assert rows(rig.broker) == EXPECTED
