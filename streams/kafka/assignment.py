@@ -76,6 +76,8 @@ class Assignment:
         self._new_task = new_task
         self._metrics = metrics
         self._parked: dict[int, PartitionRun] = {}
+        # Between the release of everything and the next assignment, over any number of polls.
+        self._between = False
         self._unanswered = 0
         self._counted = False
         self._restoring: tuple[PartitionRun, Generator[None, None, None]] | None = None
@@ -90,7 +92,7 @@ class Assignment:
 
         def on_assign(_consumer: Any, partitions: list[TopicPartition]) -> None:
             self.epoch += 1
-            self._counted = False
+            self._counted = self._between = False
             self._take(partitions)
             for number in sorted(part.partition for part in partitions):
                 self.runs[number] = PartitionRun(number, self._new_task(number))
@@ -137,7 +139,8 @@ class Assignment:
         if self._restoring is None:
             waiting = [run for run in self.runs.values() if not run.live]
             if not waiting:
-                self._parked.clear()
+                if not self._between:
+                    self._parked.clear()
                 return False
             if may_restore:
                 self._count()
@@ -274,4 +277,5 @@ class Assignment:
             if park and run is not None and run.live:
                 run.live = False
                 self._parked[part.partition] = run
+        self._between = not self.runs
         _log.info("released", partitions=sorted(part.partition for part in partitions), kept=park)

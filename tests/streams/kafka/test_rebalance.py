@@ -1,5 +1,8 @@
 """Partitions come and go; no row is lost or doubled, and nothing of a stranger is committed."""
 
+import gc
+import weakref
+
 import pytest
 
 from streams.kafka.errors import PartitionCountError, TransactionAbortedError
@@ -87,7 +90,9 @@ def test_a_release_whose_commit_is_refused_takes_the_batch_back(moment, gone):
     assert rows(rig.broker) == EXPECTED
 
 
-def test_a_partition_that_comes_back_untouched_keeps_its_state_without_a_restore():
+# A stop-the-world rebalance goes on over several polls while nothing is assigned.
+@pytest.mark.parametrize("polls_between", [0, 1, 5])
+def test_a_partition_that_comes_back_untouched_keeps_its_state_without_a_restore(polls_between):
     broker = Broker()
     fill(broker)
     rig = Rig(broker)
@@ -95,10 +100,24 @@ def test_a_partition_that_comes_back_untouched_keeps_its_state_without_a_restore
     rig.steps(12)
     before = {run.partition: run.task for run in rig.assignment.live}
     rig.consumer.rebalance("revoke", [0, 1])
+    rig.steps(polls_between)
     rig.consumer.rebalance("assign", [0, 1])
     rig.settle()
     assert {run.partition: run.task for run in rig.assignment.live} == before
     assert rows(broker) == EXPECTED
+
+
+def test_the_state_of_a_partition_that_does_not_come_back_is_not_kept():
+    rig = in_a_backlog()
+    rig.steps(12)
+    state = weakref.ref(rig.assignment.runs[0].task)
+    rig.consumer.rebalance("revoke", [0, 1])
+    rig.steps(2)
+    assert state() is not None
+    rig.assign(1)
+    rig.steps(3)
+    gc.collect()
+    assert state() is None
 
 
 def test_a_partition_that_somebody_else_advanced_is_restored():
