@@ -26,7 +26,7 @@ from streams.kafka.errors import (
     is_fenced,
 )
 from streams.kafka.loop_settings import LoopSettings
-from streams.kafka.output import Output
+from streams.kafka.output import GroupOutput
 from streams.kafka.ports import GroupConsumer, Table
 from streams.kafka.sizing import BatchSizer
 from streams.kafka.snapshots import encode_chunk
@@ -42,6 +42,8 @@ _BUSY_S = 0.002
 _SNAPSHOT_BUDGET = 1024**2
 # State chunks in the last commit of a drain, which make the next start short.
 _DRAIN_BUDGET = 32 * 1024**2
+# Partitions are given back after at most this long, with their last commit or without it.
+_RELEASE_S = 5.0
 # A broker that cannot commit for this many attempts in a row will not do so by itself.
 _MAX_ABORTS_IN_A_ROW = 20
 # How often tasks learn what time it is, so that they can act although nothing arrives.
@@ -60,7 +62,7 @@ class MicroBatchLoop:
         settings: LoopSettings,
         *,
         consumer: GroupConsumer,
-        output: Output,
+        output: GroupOutput,
         assignment: Assignment,
         table: Table,
         metrics: LoopMetrics,
@@ -319,32 +321,30 @@ class MicroBatchLoop:
         if self._aborts > _MAX_ABORTS_IN_A_ROW:
             raise error
         self._output.abort()
-        for run in self._assignment.live:
-            run.rollback()
+        self._roll_back()
         self._assignment.seek_all()
         time.sleep(min(0.01 * 2**self._aborts, 1.0))
 
     def _before_release(self, lost: bool) -> None:
-        """Commits what is open while the partitions are still ours; called inside a poll."""
+        """Commits what is open while the partitions are still ours; called inside a poll.
+
+        What cannot be committed soon is taken back. The broker learns of that after the poll:
+        nobody waits for the end of a transaction that commits nothing.
+        """
         if not self._output.open:
             return
         try:
             if lost:
                 raise TransactionAbortedError("partitions lost")
-            self._commit(0)
+            with self._output.within(_RELEASE_S):
+                self._commit(0)
         except TransactionAbortedError as error:
-            self._abandon(error)
+            self._roll_back()
+            self._callback_error = error
         except MyStocksError as error:
             self._callback_error = error
 
-    def _abandon(self, error: TransactionAbortedError) -> None:
-        """Aborts and goes back to the last commit, in state alone."""
-        _log.warning("transaction aborted", reason=str(error))
-        self._metrics.aborted()
-        try:
-            self._output.abort()
-        except MyStocksError as failed:
-            self._callback_error = failed
+    def _roll_back(self) -> None:
         for run in self._assignment.live:
             run.rollback()
 
@@ -390,6 +390,7 @@ class MicroBatchLoop:
                     self._commit(_DRAIN_BUDGET, last=True)
             except TransactionAbortedError as error:
                 _log.warning("last transaction aborted; it will be repeated", reason=str(error))
-                self._abandon(error)
+                self._metrics.aborted()
+                self._roll_back()
         self._publish()
         self._table.close(timeout_s=5.0)

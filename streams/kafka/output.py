@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -85,13 +86,39 @@ class Output(Protocol):
         """Aborts what is open."""
 
 
+class GroupOutput(Output, Protocol):
+    """The output of a member of a group, which must give partitions back in time."""
+
+    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Gives all calls inside one deadline in common, instead of a minute for each.
+
+        Raises:
+            TransactionAbortedError: It has passed and nothing is decided yet.
+            KafkaUnavailableError: It has passed in the middle of a commit.
+        """
+
+
 class _ProducerOutput:
     """Queueing that both guarantees share."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._failed: KafkaError | None = None
+        self._deadline: float | None = None
         self.open = False
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Gives all calls inside one deadline in common."""
+        self._deadline = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def _until(self) -> float:
+        """Returns until when a call may go on, monotonic seconds."""
+        return time.monotonic() + DEADLINE_S if self._deadline is None else self._deadline
 
     def _on_delivery(self, error: KafkaError | None, _message: object) -> None:
         if error is not None and self._failed is None:
@@ -107,7 +134,7 @@ class _ProducerOutput:
         headers: Headers = (),
         timestamp_ms: int = 0,
     ) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        began, deadline = time.monotonic(), self._until()
         while True:
             try:
                 self._producer.produce(
@@ -125,7 +152,7 @@ class _ProducerOutput:
                 if time.monotonic() > deadline:
                     raise KafkaUnavailableError(
                         f"expected the broker to take records of {topic}, took none within "
-                        f"{DEADLINE_S:g} s; check the broker"
+                        f"{deadline - began:.3g} s; check the broker"
                     ) from None
             except KafkaException as error:
                 self._raise(error, f"produce to {topic}")
@@ -165,7 +192,7 @@ class ExactlyOnceOutput(_ProducerOutput):
 
     def start(self) -> None:
         """Fences predecessors with the same transactional id and aborts what they left open."""
-        self._repeat(lambda: self._producer.init_transactions(_ATTEMPT_S), "init_transactions")
+        self._repeat(self._producer.init_transactions, "init_transactions")
 
     def begin(self) -> None:
         """Begins a transaction unless one is open."""
@@ -190,19 +217,23 @@ class ExactlyOnceOutput(_ProducerOutput):
         # A group coordinator that came back under the producer may never get the request; a new
         # transaction asks for it anew, and nothing is decided before the commit.
         self._repeat(
-            lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _OFFSETS_S),
+            lambda left_s: self._producer.send_offsets_to_transaction(
+                list(offsets), group, min(_OFFSETS_S, left_s)
+            ),
             "send_offsets_to_transaction",
             past_timeouts=False,
         )
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise TransactionAbortedError("no time is left to commit")
         # A timeout here leaves the result unknown, so the call is repeated, never aborted.
-        self._repeat(lambda: self._producer.commit_transaction(_ATTEMPT_S), "commit_transaction")
+        self._repeat(self._producer.commit_transaction, "commit_transaction")
         self.open = False
         self._rested = time.monotonic() + _REST_S
 
     def abort(self) -> None:
         """Aborts the open transaction, if any."""
         if self.open:
-            self._repeat(lambda: self._producer.abort_transaction(_ATTEMPT_S), "abort_transaction")
+            self._repeat(self._producer.abort_transaction, "abort_transaction")
             self.open = False
 
     def close(self) -> None:
@@ -213,12 +244,14 @@ class ExactlyOnceOutput(_ProducerOutput):
             self.open = False
 
     def _repeat(
-        self, call: Callable[[], object], doing: str, *, past_timeouts: bool = True
+        self, call: Callable[[float], object], doing: str, *, past_timeouts: bool = True
     ) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        """Makes a call with the time that an attempt may take, in seconds, until it succeeds."""
+        began, deadline = time.monotonic(), self._until()
         while True:
+            left_s = max(deadline - time.monotonic(), 0.0)
             try:
-                self._watch(doing, call)
+                self._watch(doing, partial(call, min(_ATTEMPT_S, left_s)))
                 return
             except KafkaException as error:
                 cause = kafka_error(error)
@@ -231,8 +264,8 @@ class ExactlyOnceOutput(_ProducerOutput):
                     self._raise(error, doing)
                 if time.monotonic() > deadline:
                     raise KafkaUnavailableError(
-                        f"expected the broker to answer {doing}, did not within {DEADLINE_S:g} s "
-                        f"({cause.str()}); check the broker"
+                        f"expected the broker to answer {doing}, did not within "
+                        f"{deadline - began:.3g} s ({cause.str()}); check the broker"
                     ) from error
                 time.sleep(0.01)
 
@@ -260,7 +293,10 @@ class AtLeastOnceOutput(_ProducerOutput):
         Raises:
             TransactionAbortedError: A record was refused or timed out.
         """
-        if self._producer.flush(DEADLINE_S):
+        began, deadline = time.monotonic(), self._until()
+        if self._producer.flush(max(deadline - began, 0.0)):
+            if self._deadline is not None:
+                raise TransactionAbortedError("no time is left to wait for records")
             raise KafkaUnavailableError(
                 f"expected the broker to take all records, did not within {DEADLINE_S:g} s; "
                 "check the broker"

@@ -28,7 +28,7 @@ from streams.kafka.clients import group_consumer, producer, reader
 from streams.kafka.errors import PartitionCountError
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
-from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput, Output
+from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput, GroupOutput
 from streams.kafka.ports import PartitionTask, Table
 from streams.kafka.restore import Restorer, start_anew
 from streams.metrics import LoopMetrics
@@ -142,7 +142,7 @@ def _loop(
                 f"MYSTOCKS_KAFKA__PARTITIONS={partitions} start {start_anew(names.section)}"
             )
     consumer = group_consumer(settings, names.group, names.identity)
-    output: Output
+    output: GroupOutput
     if config.guarantee == "exactly_once":
         output = ExactlyOnceOutput(
             producer(

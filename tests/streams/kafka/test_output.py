@@ -3,8 +3,8 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.kafka.errors import FencedError, TransactionAbortedError
-from streams.kafka.output import ExactlyOnceOutput
+from streams.kafka.errors import FencedError, KafkaUnavailableError, TransactionAbortedError
+from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput
 
 
 class Refusing:
@@ -33,3 +33,86 @@ def test_only_a_fenced_producer_means_that_another_process_took_over(code, error
     output.begin()
     with pytest.raises(error):
         output.commit([], object())
+
+
+class Silent:
+    """A producer whose broker takes everything and answers nothing, while time goes by."""
+
+    def __init__(self, answers: tuple[str, ...] = ()) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+        self._answers = answers
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def begin_transaction(self) -> None: ...
+
+    def send_offsets_to_transaction(self, _offsets, _group, timeout: float) -> None:
+        self._wait("send_offsets", timeout)
+
+    def commit_transaction(self, timeout: float) -> None:
+        self._wait("commit", timeout)
+
+    def abort_transaction(self, timeout: float) -> None:
+        self._wait("abort", timeout)
+
+    def flush(self, timeout: float) -> int:
+        self.now += timeout
+        return 1
+
+    def _wait(self, call: str, timeout: float) -> None:
+        self.calls.append(call)
+        self.now += timeout
+        if call not in self._answers:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "silent", retriable=True))
+
+
+def silent(monkeypatch, *answers: str) -> tuple[Silent, ExactlyOnceOutput]:
+    producer = Silent(answers)
+    monkeypatch.setattr("streams.kafka.output.time", producer)
+    output = ExactlyOnceOutput(producer, watch=lambda _doing, call: call())
+    output.begin()
+    return producer, output
+
+
+@pytest.mark.parametrize("calls", [["commit"], ["abort"], ["commit", "abort"]])
+def test_calls_share_one_deadline(calls, monkeypatch):
+    producer, output = silent(monkeypatch, "send_offsets")
+    with output.within(5.0):
+        for call in calls:
+            with pytest.raises(KafkaUnavailableError, match="did not within"):
+                output.commit([], object()) if call == "commit" else output.abort()
+    assert producer.now <= 5.1
+
+
+def test_without_a_deadline_each_call_has_a_minute(monkeypatch):
+    producer, output = silent(monkeypatch, "send_offsets")
+    with output.within(5.0), pytest.raises(KafkaUnavailableError):
+        output.abort()
+    began = producer.now
+    with pytest.raises(KafkaUnavailableError, match="within 60 s"):
+        output.abort()
+    assert 60 <= producer.now - began <= 70.1
+
+
+def test_a_commit_for_which_no_time_is_left_is_not_begun(monkeypatch):
+    producer, output = silent(monkeypatch, "send_offsets")
+    with output.within(3.0), pytest.raises(TransactionAbortedError):
+        output.commit([], object())
+    assert producer.calls == ["send_offsets"]
+
+
+def test_records_that_are_not_taken_in_time_are_repeated(monkeypatch):
+    producer = Silent()
+    monkeypatch.setattr("streams.kafka.output.time", producer)
+    output = AtLeastOnceOutput(producer, lambda _offsets: None)
+    output.begin()
+    with output.within(5.0), pytest.raises(TransactionAbortedError):
+        output.commit([], object())
+    assert producer.now == 5.0
+    with pytest.raises(KafkaUnavailableError):
+        output.settle()

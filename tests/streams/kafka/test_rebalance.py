@@ -2,13 +2,20 @@
 
 import gc
 import weakref
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
-from streams.kafka.errors import PartitionCountError, TransactionAbortedError
+from streams.kafka.errors import (
+    KafkaUnavailableError,
+    PartitionCountError,
+    TransactionAbortedError,
+)
 from tests.streams.kafka.fakes import SOURCE, Broker, Rig, fill
 from tests.streams.kafka.test_loop_faults import (
     EXPECTED,
+    no_answer,
     no_answer_every_third_time,
     undisturbed,
 )
@@ -313,4 +320,47 @@ def test_a_broker_that_does_not_say_how_many_partitions_there_are_is_asked_again
     rig.broker.faults["metadata"] = no_answer_every_third_time
     rig.settle()
     assert rig.broker.reached["metadata"] == 2
+    assert rows(rig.broker) == EXPECTED
+
+
+@pytest.mark.parametrize("step", ["before commit", "offsets sent"])
+def test_a_release_does_not_wait_for_the_end_of_what_it_takes_back(step):
+    rig = in_a_transaction(MOMENTS[-1])
+    rig.broker.faults[step] = no_answer
+    aborts = []
+    release = rig.consumer._callbacks["on_revoke"]
+
+    def on_revoke(*arguments) -> None:
+        release(*arguments)
+        aborts.append(rig.broker.reached["abort"])
+
+    rig.consumer._callbacks["on_revoke"] = on_revoke
+    rig.consumer.rebalance("revoke", [0, 1])
+    rig.steps(1)
+    assert (aborts, rig.broker.reached["abort"]) == ([0], 1)
+    rig.broker.faults.clear()
+    rig.assign(0, 1)
+    rig.settle()
+    assert rows(rig.broker) == EXPECTED
+
+
+@pytest.mark.parametrize("step", ["commit", "after commit"])
+def test_a_release_waits_five_seconds_for_a_commit_and_the_next_process_finds_out(
+    step, monkeypatch
+):
+    rig = in_a_transaction(MOMENTS[-1])
+    commits = rig.broker.reached["commit"]
+    rig.broker.faults[step] = no_answer
+    seconds = count()
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _seconds: None)
+    monkeypatch.setattr("streams.kafka.output.time", clock)
+    rig.consumer.rebalance("revoke", [0, 1])
+    with pytest.raises(KafkaUnavailableError, match="commit_transaction, did not within"):
+        rig.steps(1)
+    assert next(seconds) <= 10
+    assert commits < rig.broker.reached["commit"] < commits + 5
+    rig.broker.faults.clear()
+    rig.restart()
+    rig.assign(0, 1)
+    rig.settle()
     assert rows(rig.broker) == EXPECTED
