@@ -111,14 +111,19 @@ class ArchiveWriter:
             if cycle.name and budget > 0:
                 budget -= self._write(output, run, run.task, cycle, budget)
 
+    def rollback(self) -> None:
+        """The open transaction was aborted, with the chunks in it."""
+        for cycle in self._cycles.values():
+            if cycle.run.committed.offset < cycle.offset:
+                cycle.writing, cycle.offset = 0, -1
+
     def _settle(self, cycle: _Cycle) -> None:
-        """Notes whether the last transaction with chunks was committed."""
+        """Notes the chunks of the last transaction that had any; it was committed."""
         if cycle.offset < 0:
             return
-        if cycle.run.committed.offset >= cycle.offset:
-            cycle.written += cycle.writing
-            if cycle.written >= self._count(cycle.run):
-                cycle.name = ""
+        cycle.written += cycle.writing
+        if cycle.written >= self._count(cycle.run):
+            cycle.name = ""
         cycle.writing, cycle.offset = 0, -1
 
     @staticmethod
@@ -129,6 +134,7 @@ class ArchiveWriter:
         self, output: Output, run: PartitionRun, task: WholeState, cycle: _Cycle, budget: int
     ) -> int:
         size, count = 0, task.chunk_count
+        cycle.offset = run.next.offset
         while cycle.written + cycle.writing < count and size < budget:
             chunk = cycle.written + cycle.writing
             head = ChunkHeader(
@@ -147,7 +153,6 @@ class ArchiveWriter:
             output.produce(self._topic, value, run.partition, key=head.key, headers=headers)
             cycle.writing += 1
             size += len(value)
-        cycle.offset = run.next.offset
         return size
 
     def _last_day(self, partition: int) -> str:

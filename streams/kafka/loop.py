@@ -347,6 +347,8 @@ class MicroBatchLoop:
     def _roll_back(self) -> None:
         for run in self._assignment.live:
             run.rollback()
+        if self._archive is not None:
+            self._archive.rollback()
 
     def _raise_callback_error(self) -> None:
         if self._callback_error is not None:

@@ -364,3 +364,18 @@ def test_a_release_waits_five_seconds_for_a_commit_and_the_next_process_finds_ou
     rig.assign(0, 1)
     rig.settle()
     assert rows(rig.broker) == EXPECTED
+
+
+@pytest.mark.parametrize("kind", ["revoke", "lost"])
+def test_the_archive_is_told_of_what_was_taken_back(kind):
+    rig = in_a_transaction(MOMENTS[-1])
+    told = []
+    rig.loop._archive = SimpleNamespace(
+        produce=lambda _output, _runs: None,
+        rollback=lambda: told.append([run.next.offset for run in rig.assignment.live]),
+    )
+    committed = [run.committed.offset for run in rig.assignment.live]
+    rig.broker.faults["offsets sent"] = refuse
+    rig.consumer.rebalance(kind, [0, 1])
+    rig.steps(1)
+    assert told[0] == committed

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from streams.kafka.archive_writer import ArchiveWriter
+from streams.kafka.errors import TransactionAbortedError
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.snapshots import decode_chunk
 
@@ -41,8 +42,12 @@ class Output:
     def __init__(self) -> None:
         self.pending: list[tuple[dict, bytes]] = []
         self.log: list[tuple[dict, bytes]] = []
+        self.takes = 1000
 
     def produce(self, topic, value, partition, *, key, headers) -> None:
+        self.takes -= 1
+        if self.takes < 0:
+            raise TransactionAbortedError("injected")
         assert (topic, partition) == ("archive", 0)
         self.pending.append((dict(headers), value))
 
@@ -58,14 +63,16 @@ class Loop:
         self.now = NOON
         self.writer = ArchiveWriter(Empty(), "archive", "hash", 4, lambda: self.now)
 
-    def transaction(self, *, commits: bool = True) -> None:
+    def transaction(self, *, commits: bool = True, release: bool = False) -> None:
         self.run.next.offset += 10
-        self.writer.produce(self.output, [self.run])
+        if not release:
+            self.writer.produce(self.output, [self.run])
         if commits:
             self.run.commit()
             self.output.log += self.output.pending
         else:
             self.run.rollback()
+            self.writer.rollback()
         self.output.pending.clear()
 
     def cycles(self) -> dict[str, list[int]]:
@@ -114,3 +121,34 @@ def test_symbols_that_appear_meanwhile_are_part_of_it_and_a_new_owner_begins_ane
         loop.transaction()
     # Nothing of the first one is in this log, or it would stay at one.
     assert loop.cycles()["2026-01-05/110"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("aborted", [0, 1, 2])
+def test_a_commit_without_chunks_does_not_count_those_of_an_aborted_one(aborted):
+    loop = Loop(chunks=7)
+    for _ in range(aborted):
+        loop.transaction()
+    loop.transaction(commits=False)
+    # The last commit before a partition is given back, which returns at once.
+    loop.transaction(release=True)
+    for _ in range(4):
+        loop.transaction()
+    (chunks,) = loop.cycles().values()
+    assert chunks == list(range(7))
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_transaction_that_fails_between_two_chunks_leaves_none_out(taken):
+    loop = Loop(chunks=7)
+    loop.transaction()
+    loop.output.takes = taken
+    with pytest.raises(TransactionAbortedError):
+        loop.transaction()
+    loop.output.takes = 1000
+    loop.output.pending.clear()
+    loop.run.rollback()
+    loop.writer.rollback()
+    for _ in range(4):
+        loop.transaction()
+    (chunks,) = loop.cycles().values()
+    assert chunks == list(range(7))
