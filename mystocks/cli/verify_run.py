@@ -326,13 +326,13 @@ class _Recomputed:
             if low < high and low == reached:
                 ours = rows.slice(low - start, high - low)
                 theirs = batch.slice(low - first, high - low)
-                differing += (low + np.flatnonzero(_unequal(ours, theirs))).tolist()
+                differing += (low + np.flatnonzero(unequal_rows(ours, theirs))).tolist()
                 reached = high
         differing += range(reached, end)
         return differing, len(batch)
 
 
-def _unequal(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> NDArray[np.bool_]:
+def unequal_rows(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> NDArray[np.bool_]:
     """Which rows differ in any bit of any column, bool [n]."""
     unequal = np.zeros(len(ours), np.bool_)
     if ours.schema.names != theirs.schema.names:

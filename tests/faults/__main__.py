@@ -1,4 +1,4 @@
-"""Breaks a running system for minutes and proves every row afterwards.
+"""Breaks a running system for minutes and proves every row after each fault.
 
     python -m tests.faults --seed 7 --minutes 10
 
@@ -36,7 +36,9 @@ def main() -> int:
                 scenario = next(s for s in SCENARIOS if s.__name__ == arguments.only)
             began = time.monotonic()
             scenario(world)
-            print(f"{scenario.__name__:<28} {time.monotonic() - began:6.1f} s", flush=True)
+            took = time.monotonic() - began
+            rows = world.prove()
+            print(f"{scenario.__name__:<28} {took:6.1f} s {rows:>12,} rows proved", flush=True)
         print(world.check(), flush=True)
     except AssertionError as error:
         print(f"FAILED: {error}\nlogs: {directory}", file=sys.stderr)

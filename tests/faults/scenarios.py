@@ -7,8 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 
+from streams.kafka.errors import FENCED_EXIT_CODE
+from tests.faults.slow_role import SLOW
 from tests.faults.world import (
+    MAX_POLL_INTERVAL_S,
     PARTITIONS,
+    RECOVERY_BOUND_S,
     SESSION_TIMEOUT_S,
     TRANSACTION_TIMEOUT_S,
     Role,
@@ -59,6 +63,13 @@ def sleep_past_the_transaction(world: World) -> None:
     world.await_progress()
 
 
+def poll_too_late(world: World) -> None:
+    """A process that beats but does not poll is thrown out, and comes back."""
+    world.random.choice(world.roles).send(SLOW)
+    time.sleep(MAX_POLL_INTERVAL_S + world.random.uniform(0.0, 3.0))
+    world.await_progress()
+
+
 def scale_up_and_down(world: World) -> None:
     """1 → 3 → 1 processes, the second step while the first one's restores may still run."""
     world.scale(3)
@@ -103,9 +114,17 @@ def two_with_one_identity(world: World) -> None:
     """A second process with the same slot: one of the two is fenced, no row is doubled."""
     twin = Role(world.settings, world.roles[0].slot, world.directory / "features.twin.log")
     twin.start()
-    deadline = time.monotonic() + 20
-    while twin.running and world.roles[0].running and time.monotonic() < deadline:
+    pair = (world.roles[0], twin)
+    deadline = time.monotonic() + RECOVERY_BOUND_S
+    while not (fenced := [role for role in pair if role.exit_code == FENCED_EXIT_CODE]):
+        assert time.monotonic() < deadline, f"none of the two was fenced; {world.logs()}"
+        for role in pair:
+            if not role.running:
+                # Past saving, since the other one has its place in the group: started again.
+                world.note_exit(role.exit_code or 0)
+                role.start()
         time.sleep(0.1)
+    assert len(fenced) == 1, f"both were fenced; {world.logs()}"
     twin.kill()
     world.await_progress()
 
@@ -116,6 +135,7 @@ SCENARIOS: tuple[Callable[[World], None], ...] = (
     kill_during_restore,
     sleep_past_the_session,
     sleep_past_the_transaction,
+    poll_too_late,
     scale_up_and_down,
     kill_while_scaling,
     kill_broker,

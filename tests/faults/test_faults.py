@@ -9,6 +9,7 @@ SHORT = (
     scenarios.kill_one,
     scenarios.fill_with_garbage,
     scenarios.sleep_past_the_transaction,
+    scenarios.poll_too_late,
     scenarios.scale_up_and_down,
     scenarios.kill_broker,
     scenarios.kill_redis,
@@ -24,6 +25,7 @@ def test_every_row_exactly_once_through_a_row_of_faults(tmp_path):
         world.start()
         for scenario in SHORT:
             scenario(world)
+            world.prove()
         world.check()
     finally:
         world.close()

@@ -27,7 +27,8 @@ from streams.local.class_data import ensure_class_data
 from streams.local.java import find_java
 from streams.local.kafka import KafkaBroker
 from streams.local.valkey import ValkeyServer
-from streams.tables.feature_table import TableNames, connect
+from streams.tables.feature_table import connect
+from tests.faults.proof import Proof
 
 PARTITIONS = 4
 SYMBOLS = [f"F{i:03d}" for i in range(120)]
@@ -37,9 +38,11 @@ RECOVERY_BOUND_S = 60.0
 READY_BOUND_S = 60.0
 TIME = 1_700_000_000_000_000_000
 
-# Short enough that a test sees them pass; the defaults are 10 s, 5 min and 10 s.
+# Short enough that a test sees them pass; the defaults are 10 s, 10 s and 5 min.
 SESSION_TIMEOUT_S = 3.0
 TRANSACTION_TIMEOUT_S = 2.0
+MAX_POLL_INTERVAL_S = 4.0
+_ROOT = Path(__file__).parents[2]
 
 
 class Role:
@@ -69,8 +72,9 @@ class Role:
         self.ready = threading.Event()
         self.paused = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mystocks.roles", "features"],
+            [sys.executable, "-m", "tests.faults.slow_role", "features"],
             env=environment,
+            cwd=_ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,7 +156,7 @@ class World:
                 "bootstrap_servers": self.broker.address,
                 "partitions": PARTITIONS,
                 "session_timeout_ms": int(SESSION_TIMEOUT_S * 1000),
-                "max_poll_interval_ms": 4000,
+                "max_poll_interval_ms": int(MAX_POLL_INTERVAL_S * 1000),
                 "group_protocol": group_protocol,
             },
             redis={"url": f"redis://{self.redis.address}"},
@@ -170,6 +174,7 @@ class World:
         self.sent = 0
         self.garbage = 0
         self.exit_codes: list[int] = []
+        self._proof = Proof(self.settings, lambda: connect(self.settings.redis))
         self._stopping = threading.Event()
         self._producer = threading.Thread(target=self._produce, daemon=True)
 
@@ -182,6 +187,7 @@ class World:
         self._stopping.set()
         for role in self.roles:
             role.kill()
+        self._proof.close()
         self.broker.stop()
         self.redis.stop()
 
@@ -199,18 +205,18 @@ class World:
             role.start()
             self.roles.append(role)
         while len(self.roles) > count:
-            self._note_exit(self.roles.pop().stop())
+            self.note_exit(self.roles.pop().stop())
 
     def revive(self) -> None:
         """Starts what has died, as a supervisor would."""
         for role in self.roles:
             if not role.running:
-                self._note_exit(role.exit_code or 0)
+                self.note_exit(role.exit_code or 0)
                 role.start()
             elif role.paused:
                 role.send(signal.SIGCONT)
 
-    def _note_exit(self, code: int) -> None:
+    def note_exit(self, code: int) -> None:
         self.exit_codes.append(code)
         # Killed, drained (also before it could say how to), fenced, in need of a new producer, or
         # the broker was away too long: anything else is a defect.
@@ -290,7 +296,15 @@ class World:
         while producer.flush(1.0):
             pass
 
-    # What must be true in the end.
+    # What must be true after each fault, and in the end.
+
+    def prove(self) -> int:
+        """Compares all rows of what was sent since the last fault, and Redis.
+
+        Returns:
+            How many rows there are.
+        """
+        return self._proof.check(self.sent, self.revive)
 
     def check(self) -> dict[str, float]:
         """Stops the ticks, waits for the rows, and proves every one of them."""
@@ -308,9 +322,9 @@ class World:
         self.revive()
         for role in self.roles:
             role.await_ready()
-        self._check_redis()
+        assert self.prove() == self.sent
         for role in self.roles:
-            self._note_exit(role.stop())
+            self.note_exit(role.stop())
         report = verify_features(self.settings, features_topic("faults"))
         assert report.ok, report.problems
         counts = (report.rows, report.recomputed, verify_ticks(self.settings, self._source).ticks)
@@ -337,36 +351,6 @@ class World:
         topic = dead_letter_topic(self.settings.features.source_topic)
         with TopicReader(self.settings, topic, "check") as reader:
             return sum(1 for p in range(PARTITIONS) for _ in reader.read(p))
-
-    def _check_redis(self) -> None:
-        """The table holds the last row of every symbol."""
-        expected = self._last_rows()
-        client = connect(self.settings.redis)
-        deadline = time.monotonic() + 20
-        while True:
-            found = {
-                key.decode(): json.loads(value)
-                for key, value in client.hgetall(TableNames.of("faults").rows).items()
-            }
-            seen = {symbol: (row["partition"], row["row"]) for symbol, row in found.items()}
-            if seen == expected:
-                break
-            assert time.monotonic() < deadline, "redis does not hold the last rows"
-            time.sleep(0.2)
-        client.close()
-
-    def _last_rows(self) -> dict[str, tuple[int, int]]:
-        import pyarrow as pa
-
-        last: dict[str, tuple[int, int]] = {}
-        with TopicReader(self.settings, features_topic("faults"), "check") as reader:
-            for partition in range(PARTITIONS):
-                for message in reader.read(partition):
-                    first = int(dict(message.headers())["first_row"])
-                    batch = pa.ipc.open_stream(message.value()).read_next_batch()
-                    for i, symbol in enumerate(batch.column("symbol").cast(pa.utf8()).to_pylist()):
-                        last[symbol] = (partition, first + i)
-        return last
 
     def logs(self) -> str:
         """Returns the ends of all logs, to see what went wrong."""
