@@ -20,7 +20,9 @@ def verify(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a log: row identities without gaps or doubles, order, checksums, and the numbers.
+    """Check a log: row identities, none missing or doubled, order, checksums, and the numbers.
+
+    Rows that the group has committed and that are not at the end of the log are missing too.
 
     The features are computed again from the ticks with the settings of the feature set, and
     compared bit for bit. Exit status 1 if anything is wrong.

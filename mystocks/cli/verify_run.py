@@ -1,26 +1,33 @@
 """What `mystocks verify` checks: a features topic against itself and against its ticks."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from confluent_kafka import Message
-from numpy.typing import NDArray
 
+from mystocks.cli.recomputed import Recomputed, batches
 from mystocks.feature_tasks import FeatureTasks, source_decoder
-from processors.features.task import FeatureTask
 from schemas import headers as names
 from schemas.settings import Settings
 from schemas.ticks import SymbolTable
-from streams.kafka.batch import PartitionBatch, by_partition, header
+from schemas.topics import features_topic
+from streams.kafka.batch import header
 from streams.kafka.bounded_read import TopicReader
+from streams.kafka.errors import DamagedLogError
+from streams.kafka.group_marks import committed_marks
 
-# Messages that are computed together; the split does not change a bit of the result.
-_MESSAGES = 2000
 _MOST_PROBLEMS = 20
+# Reasons name values; a log full of garbage would have as many as messages.
+_MOST_REASONS = 1000
+# Ticks among which a duplicate is found, 100 MB of them.
+_MOST_IDENTITIES = 1_000_000
+# Rows are committed a moment before readers see them.
+_PATIENCE_S = 5.0
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass
@@ -30,11 +37,13 @@ class FeatureReport:
     Attributes:
         topic: The topic.
         rows: Rows read.
-        gaps: Places where row identities are missing.
+        gaps: Places where row identities are missing, the end included: rows that the group's
+            commits count and the log does not have.
         doubles: Rows whose identity was there before.
         disordered: Blocks whose ticks come before those of the block in front.
         recomputed: Rows that were computed again from the ticks.
         differing: Of these, rows that are not equal, bit for bit.
+        damaged: Places where a checksum differs; what is behind them could not be read.
         problems: The first of all these, in sentences.
         notes: What could not be checked, and why.
     """
@@ -46,13 +55,15 @@ class FeatureReport:
     disordered: int = 0
     recomputed: int = 0
     differing: int = 0
+    damaged: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.gaps or self.doubles or self.disordered or self.differing)
+        wrong = (self.gaps, self.doubles, self.disordered, self.differing, self.damaged)
+        return not any(wrong)
 
     def as_json(self) -> dict[str, Any]:
         """This report as one JSON object."""
@@ -62,6 +73,16 @@ class FeatureReport:
         """Notes a problem in words; counts are kept by the caller."""
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(text)
+
+    def note(self, text: str) -> None:
+        """Notes what could not be checked."""
+        if len(self.notes) < _MOST_PROBLEMS:
+            self.notes.append(text)
+
+    def damage(self, error: DamagedLogError) -> None:
+        """Notes a place that cannot be read."""
+        self.damaged += 1
+        self.problem(str(error))
 
 
 @dataclass
@@ -77,10 +98,12 @@ class TickReport:
         symbols: Number of symbols.
         out_of_order: Ticks older than the newest one of their symbol before them; of bars only
             first versions count.
-        duplicates: Ticks with symbol, sequence and event time of an earlier one; bars with symbol,
-            end and revision of an earlier one.
+        duplicates: Ticks with symbol, sequence and event time of one of the last million before
+            them; bars with symbol, end and revision.
         corrections: Bars that are a later version of an earlier one.
         split_symbols: Symbols that are on more than one partition.
+        damaged: Places where a checksum differs, in sentences; what is behind them in their
+            partition could not be read.
     """
 
     topic: str
@@ -93,11 +116,12 @@ class TickReport:
     duplicates: int = 0
     corrections: int = 0
     split_symbols: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong that makes features wrong: a symbol on two partitions."""
-        return not self.split_symbols
+        """Whether nothing makes features wrong: a symbol on two partitions, a damaged log."""
+        return not (self.split_symbols or self.damaged)
 
     def as_json(self) -> dict[str, Any]:
         """This report as one JSON object."""
@@ -113,43 +137,80 @@ def verify_ticks(settings: Settings, topic: str) -> TickReport:
     """
     report, reasons = TickReport(topic), Counter[str]()
     homes: dict[str, int] = {}
-    decoder = source_decoder(topic)
     with TopicReader(settings, topic, "verify") as reader:
         for partition in range(reader.partitions):
             symbols = SymbolTable(settings.features.max_symbols)
-            newest: dict[int, int] = {}
-            seen: set[tuple[int, int, int]] = set()
-            for batch in _batches(reader.read(partition)):
-                ticks, refused = decoder.decode(
-                    batch.values, batch.content_types, batch.timestamps_ms, symbols
-                )
-                report.messages += len(batch)
-                report.ticks += len(ticks.code)
-                for refusal in refused:
-                    number = 1 if refusal.rows is None else len(refusal.rows)
-                    report.refused += number
-                    reasons[refusal.reason] += number
-                revision = getattr(ticks, "revision", None)
-                numbers = ticks.sequence if revision is None else revision
-                for code, time, sequence in zip(
-                    ticks.code.tolist(), ticks.event_time.tolist(), numbers.tolist(), strict=True
-                ):
-                    if sequence >= 0:
-                        identity = (code, sequence, time)
-                        report.duplicates += identity in seen
-                        seen.add(identity)
-                    if revision is not None and sequence > 0:
-                        report.corrections += 1
-                        continue
-                    before = newest.get(code, time)
-                    report.out_of_order += time < before
-                    newest[code] = max(before, time)
+            try:
+                _count_ticks(report, reasons, reader.read(partition), symbols)
+            except DamagedLogError as error:
+                report.damaged.append(str(error))
             for symbol in symbols.names:
                 if homes.setdefault(symbol, partition) != partition:
                     report.split_symbols.append(symbol)
     report.symbols = len(homes)
     report.reasons = dict(reasons.most_common(_MOST_PROBLEMS))
     return report
+
+
+def _count_ticks(
+    report: TickReport, reasons: Counter[str], messages: Iterator[Message], symbols: SymbolTable
+) -> None:
+    """Counts what is in the messages of one partition."""
+    decoder = source_decoder(report.topic)
+    newest: dict[int, int] = {}
+    seen = Recent(_MOST_IDENTITIES)
+    for batch in batches(messages):
+        ticks, refused = decoder.decode(
+            batch.values, batch.content_types, batch.timestamps_ms, symbols
+        )
+        report.messages += len(batch)
+        report.ticks += len(ticks.code)
+        for refusal in refused:
+            number = 1 if refusal.rows is None else len(refusal.rows)
+            report.refused += number
+            known = refusal.reason in reasons or len(reasons) < _MOST_REASONS
+            reasons[refusal.reason if known else "other reasons"] += number
+        revision = getattr(ticks, "revision", None)
+        numbers = ticks.sequence if revision is None else revision
+        for code, time_ns, sequence in zip(
+            ticks.code.tolist(), ticks.event_time.tolist(), numbers.tolist(), strict=True
+        ):
+            if sequence >= 0:
+                report.duplicates += seen.had((code, sequence, time_ns))
+            if revision is not None and sequence > 0:
+                report.corrections += 1
+                continue
+            before = newest.get(code, time_ns)
+            report.out_of_order += time_ns < before
+            newest[code] = max(before, time_ns)
+
+
+class Recent:
+    """Knows the last things that it was asked for.
+
+    Args:
+        most: How many; bounds the memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._order: deque[int] = deque()
+        self._known: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def had(self, identity: tuple[int, ...]) -> bool:
+        """Whether it was asked for this already; from now on it was."""
+        # Of a million 64-bit hashes two are equal by chance once in 40 million logs.
+        short = hash(identity)
+        if short in self._known:
+            return True
+        self._known.add(short)
+        self._order.append(short)
+        if len(self._order) > self._most:
+            self._known.remove(self._order.popleft())
+        return False
 
 
 def verify_features(settings: Settings, topic: str, *, recompute: bool = True) -> FeatureReport:
@@ -163,18 +224,49 @@ def verify_features(settings: Settings, topic: str, *, recompute: bool = True) -
     report = FeatureReport(topic)
     tasks = FeatureTasks(settings) if recompute else None
     if tasks is not None and settings.features.output_format != "arrow":
-        report.notes.append("rows are JSON: they were counted, not computed again")
+        report.note("rows are JSON: they were counted, not computed again")
         tasks = None
     with (
         TopicReader(settings, topic, "verify") as rows,
         TopicReader(settings, settings.features.source_topic, "verify-source") as ticks,
     ):
+        # Asked before the log's end, which may grow meanwhile.
+        ends = _committed_rows(settings, topic, rows.partitions)
         for partition in range(rows.partitions):
             # Where older blocks were deleted, the first one may begin inside a tick message.
             whole = rows.span(partition)[0] == 0
-            part = _Partition(report, tasks, ticks, settings.features_group, partition, whole)
-            part.check(rows.read(partition))
+            checked = _Partition(report, tasks, ticks, settings.features_group, partition, whole)
+            try:
+                checked.check(_until(rows, partition, ends.get(partition, 0)))
+                checked.check_end(ends.get(partition, 0))
+            except DamagedLogError as error:
+                report.damage(error)
     return report
+
+
+def _committed_rows(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
+    """Returns how many rows of each partition the commits of the topic's group count."""
+    if topic != features_topic(settings.features.name):
+        return {}
+    group, source = settings.features_group, settings.features.source_topic
+    marks = committed_marks(settings, group, source, partitions)
+    return {partition: mark.row for partition, mark in marks.items()}
+
+
+def _until(rows: TopicReader, partition: int, end_row: int) -> Iterator[Message]:
+    """Yields the blocks of a partition, and waits a moment for rows that were committed."""
+    start, reached = rows.span(partition)[0], 0
+    waited_s = 0.0
+    while True:
+        for message in rows.read(partition, start):
+            start = message.offset() + 1
+            first, count = _number(message, names.FIRST_ROW), _number(message, names.ROWS)
+            reached = max(reached, (first or 0) + (count or 0))
+            yield message
+        if reached >= end_row or waited_s >= _PATIENCE_S:
+            return
+        time.sleep(_LOOK_AGAIN_S)
+        waited_s += _LOOK_AGAIN_S
 
 
 class _Partition:
@@ -196,18 +288,19 @@ class _Partition:
         self._partition = partition
         self._where = f"{report.topic} {partition}"
         self._origin = ""
-        self._again: _Recomputed | None = None
+        self._again: Recomputed | None = None
         self._whole = whole
+        self._next_row: int | None = None
 
     def check(self, messages: Iterator[Message]) -> None:
         """Reads all blocks of the partition."""
         report = self._report
-        next_row: int | None = None
+        next_row = self._next_row
         last_source = -1
         for message in messages:
             first, rows = _number(message, names.FIRST_ROW), _number(message, names.ROWS)
             if first is None or rows is None:
-                report.notes.append(f"{self._where}:{message.offset()} is not a feature block")
+                report.note(f"{self._where}:{message.offset()} is not a feature block")
                 continue
             report.rows += rows
             place = f"{self._where}:{message.offset()}"
@@ -225,7 +318,24 @@ class _Partition:
             last_source = _number(message, names.SOURCE_LAST_OFFSET) or last_source
             if self._whole:
                 self._compare(message, first, place)
-            next_row = max(next_row or 0, first + rows)
+            self._next_row = next_row = max(next_row or 0, first + rows)
+
+    def check_end(self, end_row: int) -> None:
+        """Compares the last row with what was committed.
+
+        Args:
+            end_row: Identity of the row after the last one, as the commits say.
+        """
+        if (self._next_row or 0) >= end_row:
+            return
+        if self._next_row is None and not self._whole:
+            self._report.note(f"{self._where}: all rows were deleted")
+        else:
+            self._report.gaps += 1
+            self._report.problem(
+                f"{self._where} ends before row {self._next_row or 0}, expected the rows before "
+                f"{end_row}, which the group has committed"
+            )
 
     def _compare(self, message: Message, first: int, place: str) -> None:
         if self._tasks is None:
@@ -237,25 +347,30 @@ class _Partition:
         if self._again is None:
             return
         batch = pa.ipc.open_stream(message.value()).read_next_batch()
-        differing, compared = self._again.differing(batch, first)
+        try:
+            differing, compared = self._again.differing(batch, first)
+        except DamagedLogError as error:
+            self._report.damage(error)
+            self._again = None
+            return
         self._report.recomputed += compared
         self._report.differing += len(differing)
         if differing:
             self._report.problem(f"{place} differs from its ticks, first in row {differing[0]}")
 
-    def _start(self, message: Message, origin: str, first: int) -> "_Recomputed | None":
+    def _start(self, message: Message, origin: str, first: int) -> "Recomputed | None":
         tasks, report = self._tasks, self._report
         assert tasks is not None
         set_hash = header(message.headers(), names.SET_HASH)
         offset = origin.rpartition(":")[2]
         low, _ = self._ticks.span(self._partition)
         if set_hash != tasks.feature_set.hash:
-            report.notes.append(
+            report.note(
                 f"{self._where}: rows from {first} on are of feature set {set_hash}, the settings "
                 f"say {tasks.feature_set.hash}; not computed again"
             )
         elif not offset.isdigit() or int(offset) < low:
-            report.notes.append(
+            report.note(
                 f"{self._where}: the ticks of origin {origin or 'unknown'} were deleted; not "
                 "computed again"
             )
@@ -263,108 +378,8 @@ class _Partition:
             task = tasks(self._partition, self._ticks.partitions)
             source = self._ticks.fork().read(self._partition, int(offset))
             wanted = _number(message, names.SOURCE_FIRST_OFFSET) or int(offset)
-            return _Recomputed(task, source, self._group, first, wanted)
+            return Recomputed(task, source, self._group, first, wanted)
         return None
-
-
-class _Recomputed:
-    """Rows computed again, from an origin on, in the order of the log."""
-
-    def __init__(
-        self,
-        task: FeatureTask,
-        source: Iterator[Message],
-        group: str,
-        first_row: int,
-        first_offset: int,
-    ) -> None:
-        self._group = group
-        self._blocks: deque[tuple[int, pa.RecordBatch]] = deque()
-        self._produced = self._produce(task, source, first_row, first_offset)
-
-    def _produce(
-        self, task: FeatureTask, source: Iterator[Message], first_row: int, first_offset: int
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yields (identity of the first row, rows).
-
-        The first block seen need not be the first of its origin: what comes before its source
-        offset only brings the state there.
-        """
-        row = None
-        for read in _batches(source, first_offset):
-            batch = read.for_group(self._group)
-            if not len(batch):
-                continue
-            if batch.first_offset < first_offset:
-                task.replay(batch, 0)
-                continue
-            row = first_row if row is None else row
-            produced = task.process(batch, row)
-            task.commit()
-            for block in produced.blocks:
-                rows = pa.ipc.open_stream(block.value).read_next_batch()
-                yield row, rows
-                row += len(rows)
-
-    def differing(self, batch: pa.RecordBatch, first: int) -> tuple[list[int], int]:
-        """Returns identities of rows that are not equal, and how many were compared.
-
-        Rows that the ticks do not give are counted as differing.
-        """
-        end = first + len(batch)
-        while not self._blocks or self._blocks[-1][0] + len(self._blocks[-1][1]) < end:
-            following = next(self._produced, None)
-            if following is None:
-                break
-            self._blocks.append(following)
-        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= first:
-            self._blocks.popleft()
-        differing: list[int] = []
-        reached = first
-        for start, rows in self._blocks:
-            low, high = max(start, reached), min(start + len(rows), end)
-            if low < high and low == reached:
-                ours = rows.slice(low - start, high - low)
-                theirs = batch.slice(low - first, high - low)
-                differing += (low + np.flatnonzero(unequal_rows(ours, theirs))).tolist()
-                reached = high
-        differing += range(reached, end)
-        return differing, len(batch)
-
-
-def unequal_rows(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Which rows differ in any bit of any column, bool [n]."""
-    unequal = np.zeros(len(ours), np.bool_)
-    if ours.schema.names != theirs.schema.names:
-        return ~unequal
-    for name in ours.schema.names:
-        left, right = _bits(ours.column(name)), _bits(theirs.column(name))
-        unequal |= np.logical_or(left[0] != right[0], left[1] != right[1])
-    return unequal
-
-
-def _bits(column: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    missing = np.asarray(column.is_null())
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return np.asarray(column.cast(pa.utf8()).to_pylist(), object), missing
-    if pa.types.is_floating(kind):
-        values = np.ascontiguousarray(column.fill_null(0.0).to_numpy(zero_copy_only=False))
-        return values.view(np.int64 if kind == pa.float64() else np.int32), missing
-    if pa.types.is_string(kind):
-        return np.asarray(column.to_pylist(), object), missing
-    return column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), missing
-
-
-def _batches(messages: Iterator[Message], cut: int | None = None) -> Iterator[PartitionBatch]:
-    """Groups messages; a batch never reaches across the offset `cut`."""
-    waiting: list[Message] = []
-    for message in messages:
-        if waiting and (len(waiting) >= _MESSAGES or message.offset() == cut):
-            yield from by_partition(waiting)
-            waiting = []
-        waiting.append(message)
-    yield from by_partition(waiting)
 
 
 def _number(message: Message, name: str) -> int | None:

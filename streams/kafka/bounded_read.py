@@ -12,7 +12,7 @@ from schemas.settings import Settings
 from streams.kafka.batch import PartitionBatch, by_partition
 from streams.kafka.clients import CALL_TIMEOUT_S, reader
 from streams.kafka.ends import first_and_end
-from streams.kafka.errors import KafkaUnavailableError, kafka_error
+from streams.kafka.errors import DamagedLogError, KafkaUnavailableError, kafka_error
 
 # Messages taken from librdkafka at once; its queue bounds their bytes.
 _BATCH = 10_000
@@ -147,8 +147,8 @@ class TopicReader:
             remaining_s: How long the caller still waits, in seconds; None is without limit.
 
         Raises:
-            KafkaUnavailableError: The broker refuses, what was there is damaged, or not all was
-                read in time.
+            KafkaUnavailableError: The broker refuses, or not all was read in time.
+            DamagedLogError: The checksum of a batch differs.
         """
         timeout_s = CALL_TIMEOUT_S if remaining_s is None else min(remaining_s(), CALL_TIMEOUT_S)
         low, high = self.span(partition, timeout_s)
@@ -169,6 +169,7 @@ class TopicReader:
 
         Raises:
             KafkaUnavailableError: As for `batches`.
+            DamagedLogError: As for `batches`.
         """
         ends = {partition: end for partition, (first, end) in wanted.items() if first < end}
         if not ends:
@@ -242,6 +243,12 @@ class TopicReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 if event.offset() >= ends.get(event.partition(), 0):
                     finished.add(event.partition())
+            elif error.code() == KafkaError._BAD_MSG:
+                raise DamagedLogError(
+                    f"expected an intact batch of records at offset {event.offset()} of "
+                    f"{self._topic} {event.partition()}, was damaged ({error.str()}); restore the "
+                    "partition from a replica or a backup"
+                )
             elif error.code() not in _PASSING and not error.retriable():
                 raise self._unavailable(error)
         return [message for message in polled if message.error() is None], finished

@@ -16,6 +16,10 @@ class KafkaUnavailableError(UnavailableError):
     """No broker answered."""
 
 
+class DamagedLogError(MyStocksError):
+    """A batch of records is not what was written; the client reads no further than to it."""
+
+
 class FencedError(MyStocksError):
     """Another process with the same transactional id or instance id has taken over."""
 

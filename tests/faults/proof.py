@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from redis import Redis
 
-from mystocks.cli.verify_run import unequal_rows
+from mystocks.cli.recomputed import unequal_rows
 from mystocks.feature_tasks import FeatureTasks
 from schemas.settings import Settings
 from schemas.topics import features_topic

@@ -1,0 +1,37 @@
+"""How far a group has come, as its commits say."""
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from schemas.settings import Settings
+from streams.kafka.clients import CALL_TIMEOUT_S, LIBRDKAFKA_LOG, consumer_config
+from streams.kafka.errors import KafkaUnavailableError, kafka_error
+from streams.kafka.snapshots import CommitMark
+
+
+def committed_marks(
+    settings: Settings, group: str, source: str, partitions: int
+) -> dict[int, CommitMark]:
+    """Returns what the last commit of each partition says; none where there was no commit.
+
+    Args:
+        settings: Where Kafka is.
+        group: Consumer group; it is not joined.
+        source: Topic that it consumes.
+        partitions: How many partitions that has.
+
+    Raises:
+        KafkaUnavailableError: The broker does not answer.
+    """
+    consumer = Consumer({**consumer_config(settings), "group.id": group}, logger=LIBRDKAFKA_LOG)
+    try:
+        places = [TopicPartition(source, p) for p in range(partitions)]
+        found = consumer.committed(places, timeout=CALL_TIMEOUT_S)
+    except KafkaException as error:
+        raise KafkaUnavailableError(
+            f"expected the offsets of group {group}, got none ({kafka_error(error).str()}); check "
+            "the broker"
+        ) from error
+    finally:
+        consumer.close()
+    marks = {p.partition: CommitMark.decode(p.metadata) for p in found if p.offset >= 0}
+    return {partition: mark for partition, mark in marks.items() if mark is not None}
