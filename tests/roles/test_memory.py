@@ -18,6 +18,8 @@ BATCH = 1000
 SHORT, LONG = 128 * 1024**2, 384 * 1024**2
 # Far less than the difference of the two backlogs.
 NOISE = 96 * 1024**2
+# What the page about faults promises: the measured 501 MB and some room.
+MOST_BYTES = 640_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -51,6 +53,7 @@ def test_a_backlog_of_any_length_takes_the_same_memory(features):
         peaks.append(_peak_bytes(rig.process.pid))
         assert rig.stop() == 0
     assert peaks[1] < peaks[0] + NOISE, peaks
+    assert max(peaks) < MOST_BYTES, peaks
 
 
 def _peak_bytes(pid: int) -> int:
