@@ -9,14 +9,6 @@ import math
 import numpy as np
 from numba import njit
 
-from processors.bars.calendars import (
-    ACCEPT_FROM,
-    ACCEPT_UNTIL,
-    CLOSE,
-    OPEN,
-    SESSION_CLOSE,
-    SESSION_OPEN,
-)
 from processors.bars.layout import (
     AMOUNT,
     C_,
@@ -59,11 +51,9 @@ from processors.bars.layout import (
     Sessions,
     Ticks,
 )
+from processors.bars.session_kernel import NO_SESSION, bar_range, segment_at, session_start
 
-_DAY_NS = 86_400 * 10**9
 _NEWEST_TIME = 2**63 - 1
-# Results of `_segment` that are none: bars aligned to UTC, and time outside the sessions.
-_ANY_TIME, _NO_SESSION = -1, -2
 
 
 @njit(nogil=True, cache=True)
@@ -105,15 +95,15 @@ def advance(
             _close_until(bars, slot, j, watermark, lateness, ticks.message[i], out)
         if verdict == TOO_LATE and not corrects:
             continue
-        segment = _segment(time, slot, sessions)
-        if segment == _NO_SESSION and drops_outside:
+        segment = segment_at(time, slot, sessions)
+        if segment == NO_SESSION and drops_outside:
             outcome[i] = OUTSIDE
             continue
-        session = _session_start(time, segment, sessions)
+        session = session_start(time, segment, sessions)
         size, amount, unknown = _traded(ticks, i, verdict == TAKEN, segment, session, bars)
         outcome[i] = TAKEN
         for j in range(intervals.size):
-            start, end, due = _range(time, intervals[j], segment, sessions)
+            start, end, due = bar_range(time, intervals[j], segment, sessions)
             bar, given_up = _bar_at(bars, slot, j, start, end, due, watermark, lateness)
             stray += given_up
             if bar < 0:
@@ -184,63 +174,6 @@ def _is_past(due: int, watermark: int, lateness: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _segment(time: int, slot: int, sessions: Sessions) -> int:
-    """Returns the row of the segment that a tick belongs to, `_ANY_TIME` or `_NO_SESSION`."""
-    market = sessions.market[slot]
-    if market < 0:
-        return _ANY_TIME
-    rows = sessions.segments
-    low, high = sessions.bounds[market, 0], sessions.bounds[market, 1]
-    if low == high or time < rows[low, ACCEPT_FROM] or time > rows[high - 1, ACCEPT_UNTIL]:
-        return _ANY_TIME
-    row = sessions.hint[slot]
-    fits = low <= row < high and rows[row, ACCEPT_FROM] <= time
-    if not fits or (row + 1 < high and rows[row + 1, ACCEPT_FROM] <= time):
-        while high - low > 1:
-            middle = (low + high) // 2
-            if rows[middle, ACCEPT_FROM] <= time:
-                low = middle
-            else:
-                high = middle
-        row = low
-        sessions.hint[slot] = row
-    return row if time <= rows[row, ACCEPT_UNTIL] else _NO_SESSION
-
-
-@njit(nogil=True, cache=True)
-def _session_start(time: int, segment: int, sessions: Sessions) -> int:
-    start: int = time - time % _DAY_NS
-    if segment >= 0:
-        start = sessions.segments[segment, SESSION_OPEN]
-    return start
-
-
-@njit(nogil=True, cache=True)
-def _range(time: int, interval: int, segment: int, sessions: Sessions) -> tuple[int, int, int]:
-    """Returns start, end and due time of the bar that a tick belongs to."""
-    if segment >= 0:
-        row = sessions.segments[segment]
-        if interval == 0:
-            start, end = row[SESSION_OPEN], row[SESSION_CLOSE]
-        else:
-            inside = min(max(time, row[OPEN]), row[CLOSE] - 1)
-            start = inside - (inside - row[OPEN]) % interval
-            end = min(start + interval, row[CLOSE])
-        if end != row[CLOSE]:
-            return start, end, end
-        due = row[ACCEPT_UNTIL] + 1
-        if segment + 1 < sessions.segments.shape[0]:
-            following = sessions.segments[segment + 1, ACCEPT_FROM]
-            if following >= end:
-                due = min(due, following)
-        return start, end, due
-    length = _DAY_NS if interval == 0 else interval
-    start = time - time % length
-    end = start + min(length, _NEWEST_TIME - start)
-    return start, end, end
-
-
-@njit(nogil=True, cache=True)
 def _traded(
     ticks: Ticks, i: int, in_time: bool, segment: int, session: int, bars: BarArrays
 ) -> tuple[float, float, bool]:
@@ -248,7 +181,7 @@ def _traded(
     slot, price, size = ticks.slot[i], ticks.price[i], ticks.size[i]
     total, total_amount = ticks.volume[i], ticks.amount[i]
     marks, before = bars.marks[slot], bars.totals[slot]
-    newer = in_time and segment != _NO_SESSION and ticks.time[i] >= marks[TOTALS_AT]
+    newer = in_time and segment != NO_SESSION and ticks.time[i] >= marks[TOTALS_AT]
     if math.isnan(total) or not newer:
         return size, price * size, False
     if marks[TOTALS_OF] != session + 1 or total < before[TOTAL_VOLUME]:

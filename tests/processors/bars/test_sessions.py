@@ -83,6 +83,46 @@ def test_a_day_is_a_session_and_ends_at_its_close():
     ]
 
 
+def ashare_day(last: str, step_s: int = 3) -> list[bytes]:
+    """Returns the snapshots of one A-share session up to `last`; the n-th one has price n."""
+    halves = ("09:15:00", "11:30:03"), ("13:00:00", last)
+    times = [
+        time
+        for begin, end in halves
+        for time in range(at(f"2024-03-04 {begin}"), at(f"2024-03-04 {end}") + 1, step_s * SECOND)
+    ]
+    return [tick("600000.SH", time, i + 1) for i, time in enumerate(times)]
+
+
+def test_the_snapshots_of_the_closing_auction_are_in_the_only_revision_of_a_day():
+    feed = Feed(BarRules.of(["1m", "1h", "1d"], allowed_lateness_ns=SECOND))
+    day = ashare_day("15:01:00")
+    found = [bar for message in day for bar in feed(message)]
+    assert [bar.interval for bar in found if bar.end == at("2024-03-04 15:00:00")] == []
+    closing = feed(tick("600000.SH", at("2024-03-04 15:01:03"), 1))
+    assert [(bar.interval, bar.end, bar.close, bar.revision) for bar in closing] == [
+        (interval, at("2024-03-04 15:00:00"), len(day), 0) for interval in ("1m", "1h", "1d")
+    ]
+
+
+def test_the_clock_closes_a_day_when_the_minute_after_its_close_is_over():
+    feed = Feed(BarRules.of(["1d"], allowed_lateness_ns=SECOND))
+    day = ashare_day("15:00:03")
+    feed(*day)
+    assert feed.at(at("2024-03-04 15:00:04")) == []
+    assert feed.at(at("2024-03-04 15:00:59")) == []
+    [bar] = feed.at(at("2024-03-04 15:01:02"))
+    assert (bar.end, bar.close, bar.revision) == (at("2024-03-04 15:00:00"), len(day), 0)
+
+
+def test_a_day_of_which_only_the_morning_traded_waits_for_the_closing_auction_too():
+    feed = Feed(BarRules.of(["1d"], allowed_lateness_ns=SECOND))
+    feed(*ashare_day("15:01:00")[:100])
+    feed.at(at("2024-03-04 14:00:00"))
+    assert feed.at(at("2024-03-04 15:00:30")) == []
+    assert len(feed.at(at("2024-03-04 15:01:02"))) == 1
+
+
 def test_us_sessions_follow_daylight_saving_and_early_closes():
     times = [
         at("2024-03-08 09:30:00", NEW_YORK),
