@@ -4,8 +4,6 @@ Everything that happens to a bar is decided by its symbol's own ticks one by one
 the input into batches gives the same bars in the same order.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -36,12 +34,13 @@ from processors.bars.layout import (
     START,
     TAKEN,
     TOO_LATE,
-    TOTAL_AMOUNT,
-    TOTAL_VOLUME,
-    TOTALS_AT,
     TOTALS_OF,
     TRADES,
     VOLUME,
+    WAITING_ADDED,
+    WAITING_ADDED_AMOUNT,
+    WAITING_AT,
+    WAITING_OF,
     BarArrays,
     Bytes,
     Codes,
@@ -52,6 +51,7 @@ from processors.bars.layout import (
     Ticks,
 )
 from processors.bars.session_kernel import NO_SESSION, bar_range, segment_at, session_start
+from processors.bars.totals_kernel import traded, waiting_are_refuted
 
 _NEWEST_TIME = 2**63 - 1
 
@@ -91,6 +91,8 @@ def advance(
             continue
         slot, time, watermark = ticks.slot[i], ticks.time[i], ticks.watermark[i]
         bars.marks[slot, SILENT_SINCE] = 0
+        if verdict == TAKEN and waiting_are_refuted(slot, time, watermark, bars):
+            _take_back(bars, slot, intervals, sessions)
         for j in range(intervals.size):
             _close_until(bars, slot, j, watermark, lateness, ticks.message[i], out)
         if verdict == TOO_LATE and not corrects:
@@ -100,7 +102,7 @@ def advance(
             outcome[i] = OUTSIDE
             continue
         session = session_start(time, segment, sessions)
-        size, amount, unknown = _traded(ticks, i, verdict == TAKEN, segment, session, bars)
+        size, amount, unknown = traded(ticks, i, verdict == TAKEN, segment, session, bars)
         outcome[i] = TAKEN
         for j in range(intervals.size):
             start, end, due = bar_range(time, intervals[j], segment, sessions)
@@ -174,36 +176,6 @@ def _is_past(due: int, watermark: int, lateness: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _traded(
-    ticks: Ticks, i: int, in_time: bool, segment: int, session: int, bars: BarArrays
-) -> tuple[float, float, bool]:
-    """Returns volume, amount, and whether they are a total whose beginning was not seen."""
-    slot, price, size = ticks.slot[i], ticks.price[i], ticks.size[i]
-    total, total_amount = ticks.volume[i], ticks.amount[i]
-    marks, before = bars.marks[slot], bars.totals[slot]
-    newer = in_time and segment != NO_SESSION and ticks.time[i] >= marks[TOTALS_AT]
-    if math.isnan(total) or not newer:
-        return size, price * size, False
-    if marks[TOTALS_OF] != session + 1 or total < before[TOTAL_VOLUME]:
-        base, base_amount = 0.0, 0.0
-    else:
-        base, base_amount = before[TOTAL_VOLUME], before[TOTAL_AMOUNT]
-    unknown = marks[TOTALS_OF] == 0
-    marks[TOTALS_AT], marks[TOTALS_OF] = ticks.time[i], session + 1
-    before[TOTAL_VOLUME] = total
-    more = total - base
-    more_amount = price * more
-    if total_amount >= base_amount:
-        more_amount = total_amount - base_amount
-        before[TOTAL_AMOUNT] = total_amount
-    else:
-        before[TOTAL_AMOUNT] = base_amount + more_amount
-    if size != 0.0:
-        return size, price * size, False
-    return more, more_amount, unknown
-
-
-@njit(nogil=True, cache=True)
 def _bar_at(
     bars: BarArrays,
     slot: int,
@@ -272,6 +244,27 @@ def _add(bar: Longs, prices: Floats, time: int, price: float, size: float, amoun
     bar[TRADES] += 1
     prices[VOLUME] += size
     prices[AMOUNT] += amount
+
+
+@njit(nogil=True, cache=True)
+def _take_back(bars: BarArrays, slot: int, intervals: Longs, sessions: Sessions) -> None:
+    """Takes what waiting totals have added from the bars of their time, and forgets them."""
+    marks, totals = bars.marks[slot], bars.totals[slot]
+    time, session = marks[WAITING_AT], marks[WAITING_OF] - 1
+    marks[WAITING_AT] = 0
+    volume, amount = totals[WAITING_ADDED], totals[WAITING_ADDED_AMOUNT]
+    if volume == 0.0 and amount == 0.0:
+        return
+    segment = segment_at(time, slot, sessions)
+    for j in range(intervals.size):
+        start, end, _ = bar_range(time, intervals[j], segment, sessions)
+        if marks[TOTALS_OF] == 0 and start != session:
+            continue
+        for bar in range(bars.heads[slot, j, COUNT]):
+            if bars.times[slot, j, bar, END] == end:
+                bars.prices[slot, j, bar, VOLUME] -= volume
+                bars.prices[slot, j, bar, AMOUNT] -= amount
+                _open(bars, slot, j, bar)
 
 
 @njit(nogil=True, cache=True)

@@ -23,12 +23,21 @@ TIMES = 8
 O_, H_, L_, C_, VOLUME, AMOUNT = range(6)
 PRICES = 6
 # `BarArrays.marks`: wall clock since which the symbol is silent, 0 until the clock is next looked
-# at; of the newest totals the event time and, plus 1, the start of the session, 0 is none.
-SILENT_SINCE, TOTALS_AT, TOTALS_OF = range(3)
-MARKS = 3
-# `BarArrays.totals`: newest cumulative volume and amount of that session.
-TOTAL_VOLUME, TOTAL_AMOUNT = range(2)
-TOTALS = 2
+# at; of the newest totals the event time and, plus 1, the start of the session, 0 is none; the same
+# of totals that wait for the watermark to come to them.
+SILENT_SINCE, TOTALS_AT, TOTALS_OF, WAITING_AT, WAITING_OF = range(5)
+MARKS = 5
+# `BarArrays.totals`: newest cumulative volume and amount of that session; those that wait, and what
+# they have added to their bars.
+(
+    TOTAL_VOLUME,
+    TOTAL_AMOUNT,
+    WAITING_VOLUME,
+    WAITING_AMOUNT,
+    WAITING_ADDED,
+    WAITING_ADDED_AMOUNT,
+) = range(6)
+TOTALS = 6
 
 # What became of a tick.
 TAKEN, TOO_LATE, DUPLICATE, OUTSIDE = range(4)

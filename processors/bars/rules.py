@@ -10,7 +10,7 @@ from processors.order import TickOrder
 from schemas.bars import Interval
 
 # Part of the identity: state and bars of another version are not continued.
-_VERSION = 2
+_VERSION = 3
 # Beyond the bars that allowed lateness spans: the current one, one that a session's end cuts
 # short, and one that a jump of event time has begun.
 _CURRENT_BARS = 3
