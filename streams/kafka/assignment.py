@@ -167,6 +167,7 @@ class Assignment:
         Raises:
             KafkaUnavailableError: The position was not taken in time.
         """
+        run.end_seen = -1
         target = TopicPartition(self._source, run.partition, run.next.offset)
         deadline = time.monotonic() + CALL_TIMEOUT_S
         while True:

@@ -37,13 +37,16 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def group_consumer(settings: Settings, group: str, instance: str, **callbacks: Any) -> Consumer:
+def group_consumer(
+    settings: Settings, group: str, instance: str, *, reports_ends: bool = False, **callbacks: Any
+) -> Consumer:
     """Returns a consumer that takes part in a group as a static member.
 
     Args:
         settings: Where Kafka is.
         group: Consumer group.
         instance: `group.instance.id`; a restart under the same one moves no partition.
+        reports_ends: Whether it says so when it comes to the end of a partition.
         **callbacks: librdkafka callbacks such as `stats_cb`.
     """
     config = settings.kafka
@@ -63,6 +66,7 @@ def group_consumer(settings: Settings, group: str, instance: str, **callbacks: A
             **consumer_config(settings),
             "group.id": group,
             "group.instance.id": instance,
+            "enable.partition.eof": reports_ends,
             "max.poll.interval.ms": max(config.max_poll_interval_ms, config.session_timeout_ms),
             **membership,
             **callbacks,

@@ -2,12 +2,18 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.kafka.errors import kafka_error
 
 _RETRY_S = 0.02
+# A broker that does not say for so long is away; what others say comes with its silence.
+_ANSWER_TIMEOUT_S = 2.0
 # While a partition is new or moves to another broker, or its broker restarts.
 _FOR_A_MOMENT = frozenset(
     {
@@ -48,3 +54,39 @@ def first_and_end(consumer: Consumer, place: TopicPartition, timeout_s: float) -
                 with contextlib.suppress(KafkaException):
                     consumer.list_topics(place.topic, timeout=left)
             time.sleep(_RETRY_S)
+
+
+class AdminLogEnds:
+    """Asks for ends in the background; see `streams.kafka.ports.LogEnds`.
+
+    Args:
+        admin: Any.
+        topic: Of the partitions.
+    """
+
+    def __init__(self, admin: AdminClient, topic: str) -> None:
+        self._admin = admin
+        self._topic = topic
+        self._asked: dict[int, Future[Any]] = {}
+
+    def ask(self, partitions: Sequence[int]) -> None:
+        """Asks for the ends that these partitions have from now on."""
+        self._asked = {}
+        if partitions:
+            newest = OffsetSpec.latest()
+            found = self._admin.list_offsets(
+                {TopicPartition(self._topic, number): newest for number in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=_ANSWER_TIMEOUT_S,
+            )
+            self._asked = {place.partition: future for place, future in found.items()}
+
+    def answer(self) -> dict[int, int] | None:
+        """Returns what the brokers said, None as long as they have time."""
+        if not all(future.done() for future in self._asked.values()):
+            return None
+        return {
+            number: int(future.result().offset)
+            for number, future in self._asked.items()
+            if future.exception() is None
+        }

@@ -27,6 +27,7 @@ from streams.kafka.errors import (
 )
 from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import GroupOutput
+from streams.kafka.partition_clock import PartitionClock
 from streams.kafka.ports import GroupConsumer, Table
 from streams.kafka.sizing import BatchSizer
 from streams.kafka.snapshots import encode_chunk
@@ -67,8 +68,8 @@ class MicroBatchLoop:
         table: Table,
         metrics: LoopMetrics,
         archive: ArchiveWriter | None = None,
+        partition_clock: PartitionClock | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Prepares a loop that has not joined the group yet.
 
@@ -80,8 +81,8 @@ class MicroBatchLoop:
             table: Follows the output.
             metrics: Of this process.
             archive: Keeps snapshots of the past; None keeps none.
+            partition_clock: For tasks that act by the clock; None tells them no time.
             clock: Monotonic time in seconds.
-            wall_clock: Nanoseconds since 1970 (UTC), for tasks that act by the clock.
         """
         self._settings = settings
         self._consumer = consumer
@@ -90,8 +91,8 @@ class MicroBatchLoop:
         self._table = table
         self._metrics = metrics
         self._archive = archive
+        self._partition_clock = partition_clock
         self._clock = clock
-        self._wall_clock = wall_clock
         self._emission = Emission(settings, output, metrics, clock)
         self._sizer = BatchSizer(settings.max_batch_bytes)
         self._stopping = False
@@ -205,6 +206,10 @@ class MicroBatchLoop:
         run = self._assignment.runs.get(
             message.partition() if message.partition() is not None else -1
         )
+        if error.code() == KafkaError._PARTITION_EOF:
+            if run is not None:
+                run.end_seen = message.offset()
+            return False
         lost = error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
         if lost and run is not None and run.live:
             raise StateNotRestorableError(
@@ -248,11 +253,10 @@ class MicroBatchLoop:
     def _tell_time(self) -> None:
         """Lets the tasks of live partitions act by the clock, in a transaction like a batch."""
         now = self._clock()
-        if now - self._told_time < _CLOCK_EVERY_S:
+        if self._partition_clock is None or now - self._told_time < _CLOCK_EVERY_S:
             return
         self._told_time = now
-        for run in self._assignment.live:
-            wall_ns = self._wall_clock()
+        for run, wall_ns in self._partition_clock.look(self._assignment.live):
             produced = run.task.on_clock(wall_ns)
             if produced is not None:
                 run.clocked_by(wall_ns)

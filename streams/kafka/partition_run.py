@@ -30,6 +30,7 @@ class PartitionRun:
         stored: Chunk number to `next_offset` of its stored version.
         clock_ns: When the task last acted by the clock, ns since 1970 (UTC); 0 is not yet.
         gap_end: First offset after the last gap that was seen in the log; -1 is none.
+        end_seen: Where the log ended when the consumer last came to its end, -1 since it was moved.
     """
 
     def __init__(self, partition: int, task: PartitionTask) -> None:
@@ -41,6 +42,7 @@ class PartitionRun:
         self.committed = Progress(0, 0)
         self.stored: dict[int, int] = {}
         self.gap_end = -1
+        self.end_seen = -1
         self.clock_ns = 0
         self._committed_clock_ns = 0
         self._storing: dict[int, int] = {}
@@ -54,6 +56,11 @@ class PartitionRun:
     def advanced(self) -> bool:
         """Whether messages were processed since the last commit."""
         return self.next.offset != self.committed.offset
+
+    @property
+    def read_until(self) -> int:
+        """Offset below which nothing is left to process; what follows may hold no records."""
+        return max(self.next.offset, self.end_seen)
 
     @property
     def clocked(self) -> bool:
@@ -119,6 +126,7 @@ class PartitionRun:
     def rollback(self) -> None:
         """The transaction was aborted: back to the last commit."""
         self.next = Progress(self.committed.offset, self.committed.row)
+        self.end_seen = -1
         self.clock_ns = self._committed_clock_ns
         self._storing.clear()
         self.task.rollback()

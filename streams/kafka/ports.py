@@ -15,6 +15,8 @@ class PartitionTask(Protocol):
     def on_clock(self, now_ns: int) -> Produced | None:
         """Acts by the clock: called a few times a second, whether or not anything arrives.
 
+        Not called while messages wait in the log, see `PartitionClock`.
+
         The log does not say when this happened, so a replay does not repeat it: `due_chunks` must
         then return every chunk that it changed, before the next commit.
 
@@ -76,6 +78,19 @@ class TaskFactory(Protocol):
 
     def __call__(self, partition: int) -> PartitionTask:
         """Returns a task with empty state."""
+
+
+class LogEnds(Protocol):
+    """Where the partitions of the source end, asked for without waiting."""
+
+    def ask(self, partitions: Sequence[int]) -> None:
+        """Asks for the ends that these partitions have from now on."""
+
+    def answer(self) -> dict[int, int] | None:
+        """Returns the offset after the last committed record of the partitions last asked for.
+
+        Partitions whose broker did not say are missing. None is not known yet.
+        """
 
 
 class Table(Protocol):

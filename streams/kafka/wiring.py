@@ -25,10 +25,12 @@ from streams.kafka.admin import (
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
 from streams.kafka.clients import group_consumer, producer, reader
+from streams.kafka.ends import AdminLogEnds
 from streams.kafka.errors import PartitionCountError
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
 from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput, GroupOutput
+from streams.kafka.partition_clock import PartitionClock
 from streams.kafka.ports import PartitionTask, Table
 from streams.kafka.restore import Restorer, start_anew
 from streams.metrics import LoopMetrics
@@ -141,7 +143,8 @@ def _loop(
                 f"{counts[topic]}. If {names.source} was enlarged, symbols have moved; with "
                 f"MYSTOCKS_KAFKA__PARTITIONS={partitions} start {start_anew(names.section)}"
             )
-    consumer = group_consumer(settings, names.group, names.identity)
+    by_clock = names.section == "bars"
+    consumer = group_consumer(settings, names.group, names.identity, reports_ends=by_clock)
     output: GroupOutput
     if config.guarantee == "exactly_once":
         output = ExactlyOnceOutput(
@@ -184,6 +187,9 @@ def _loop(
         archive = ArchiveWriter(
             reader(settings, f"{names.identity}.archive"), archive_topic, names.set_hash, partitions
         )
+    partition_clock = None
+    if by_clock:
+        partition_clock = PartitionClock(AdminLogEnds(admin_client(settings), names.source))
     return MicroBatchLoop(
         LoopSettings(
             section=names.section,
@@ -205,4 +211,5 @@ def _loop(
         table=table,
         metrics=metrics,
         archive=archive,
+        partition_clock=partition_clock,
     )

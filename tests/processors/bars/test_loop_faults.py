@@ -30,7 +30,7 @@ T0 = 1_700_002_800 * SECOND
 DECODER = TickDecoder()
 
 
-def new_task(partition: int, rules: BarRules) -> BarTask:
+def new_task(partition: int, rules: BarRules, idle_timeout_ns: int = 1) -> BarTask:
     return BarTask(
         partition,
         rules,
@@ -38,15 +38,16 @@ def new_task(partition: int, rules: BarRules) -> BarTask:
         DECODER,
         INTERVALS,
         partial(SymbolTable, 100),
-        # Every look at the clock but the first after a tick closes bars.
-        idle_timeout_ns=1,
+        # By default every look at the clock but the first after a tick closes bars.
+        idle_timeout_ns=idle_timeout_ns,
         snapshot_interval_s=0.001,
     )
 
 
 def filled() -> Broker:
-    """A broker with ticks of three symbols a partition, some of them late."""
+    """A broker on which ticks of three symbols a partition arrive, some of them late."""
     broker = Broker()
+    broker.arriving = 1
     for i in range(60):
         partition = i % 2
         time = T0 + (i // 6) * 7 * SECOND - (40 * SECOND if i % 23 == 20 else 0)
@@ -143,3 +144,39 @@ def test_a_restart_repeats_nothing_that_the_clock_closed():
     before = bars(broker)
     run(broker)
     assert bars(broker) == before
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_ticks_that_wait_in_the_log_are_no_silence(restarts):
+    """A process that stood still for longer than the idle timeout, or was started again after."""
+    broker, now = Broker(), T0
+    task = partial(
+        new_task,
+        rules=BarRules.of(INTERVALS, allowed_lateness_ns=0),
+        idle_timeout_ns=10 * SECOND,
+    )
+    rig = Rig(broker, by_clock=True, new_task=task, wall_clock=lambda: now)
+    rig.assign(0)
+
+    def feed(symbol: str, second: int) -> None:
+        value = tick(symbol, T0 + second * SECOND, 1.0)
+        broker.append(SOURCE, 0, value, timestamp_ms=T0 // 1_000_000)
+
+    for second in range(40):
+        feed("A" if second < 2 else "B", second)
+        rig.steps(20)
+        now += SECOND
+    # Stored with it is since when the symbol is silent.
+    assert [bar.interval for bar in bars(broker) if bar.symbol == "A"] == ["1s", "1s"]
+    for symbol in ("B", "A"):
+        for second in range(40, 59):
+            feed(symbol, second)
+    now += 120 * SECOND
+    if restarts:
+        rig.restart()
+        rig.assign(0)
+    for _ in range(60):
+        rig.steps(10)
+        now += SECOND
+    minutes = [bar for bar in bars(broker) if bar.interval == "1m"]
+    assert sorted((b.symbol, b.revision, b.trades) for b in minutes) == [("A", 0, 21), ("B", 0, 57)]

@@ -16,6 +16,7 @@ from schemas.processing import Block, LatestRows, MessageBatch, Produced, Refusa
 from streams.kafka.assignment import Assignment
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
+from streams.kafka.partition_clock import PartitionClock
 from streams.kafka.ports import PartitionTask
 from streams.kafka.restore import Restorer
 from streams.metrics import LoopMetrics
@@ -54,6 +55,19 @@ class Broker:
         # The newest producer of each transactional id; the others are fenced.
         self.producers: dict[str, FakeProducer] = {}
         self.slots = count()
+        # How many more records of each source partition arrive with each poll; None: all are there.
+        self.arriving: int | None = None
+        self._arrived = 0
+        # Whether it answers neither fetches nor questions.
+        self.away = False
+
+    def polled(self) -> None:
+        self._arrived += self.arriving or 0
+
+    def end(self, topic: str, partition: int) -> int:
+        """Returns the offset after the newest record that has arrived."""
+        end = len(self.log(topic, partition))
+        return end if topic != SOURCE or self.arriving is None else min(end, self._arrived)
 
     def reach(self, step: str) -> None:
         self.reached[step] += 1
@@ -102,11 +116,11 @@ class Broker:
 
 
 class FakeConsumer:
-    """Group consumer and plain reader in one."""
+    """Group consumer and plain reader in one; both report the end of a partition."""
 
-    def __init__(self, broker: Broker, eof: bool = False) -> None:
+    def __init__(self, broker: Broker, in_group: bool = True) -> None:
         self._broker = broker
-        self._eof = eof
+        self._in_group = in_group
         self._callbacks: dict[str, Callable] = {}
         self._script: list[tuple[str, list[int]]] = []
         self._positions: dict[tuple[str, int], int] = {}
@@ -143,8 +157,9 @@ class FakeConsumer:
         self._positions = {}
 
     def consume(self, num_messages: int, timeout: float) -> list[Message]:
-        if not self._eof:
+        if self._in_group:
             self._broker.reach("consume")
+            self._broker.polled()
         stale, self._stale = self._stale, []
         for kind, numbers in self._take_script():
             parts = [TopicPartition(SOURCE, number) for number in numbers]
@@ -159,22 +174,26 @@ class FakeConsumer:
                 # What stays assigned, stays in the next generation.
                 self._join()
         messages: list[Message] = stale
+        if self._broker.away:
+            return messages
         places = list(self._positions.items())
         self._turn += 1
         for place, position in places[self._turn % 2 :] + places[: self._turn % 2]:
             if place in self._paused:
                 continue
-            log = self._broker.log(*place)
+            log = self._broker.log(*place)[: self._broker.end(*place)]
             if position < self._broker.low[place]:
                 messages.append(_error(KafkaError._AUTO_OFFSET_RESET, place))
                 continue
             room = max(num_messages - len(messages), 0)
             taken = log[position : position + min(room, _FETCH)]
             messages += [m for m in taken if (*place, m.offset()) not in self._broker.holes]
-            self._positions[place] = position + len(taken)
-            if self._eof and self._positions[place] >= len(log) and place not in self._at_end:
+            end = self._positions[place] = position + len(taken)
+            if taken:
+                self._at_end.discard(place)
+            if end >= len(log) and place not in self._at_end and len(messages) < num_messages:
                 self._at_end.add(place)
-                messages.append(_error(KafkaError._PARTITION_EOF, place))
+                messages.append(_error(KafkaError._PARTITION_EOF, place, end))
         return messages
 
     def _join(self) -> None:
@@ -220,19 +239,35 @@ class FakeConsumer:
 
     def seek(self, partition: TopicPartition) -> None:
         self._positions[partition.topic, partition.partition] = partition.offset
+        self._at_end.discard((partition.topic, partition.partition))
 
     def get_watermark_offsets(
         self, partition: TopicPartition, timeout: float = 0, cached: bool = False
     ) -> tuple[int, int]:
         place = (partition.topic, partition.partition)
-        return self._broker.low[place], len(self._broker.log(*place))
+        return self._broker.low[place], self._broker.end(*place)
 
     def close(self) -> None:
         self.closed = True
 
 
-def _error(code: int, place: tuple[str, int]) -> Message:
-    return Message(topic=place[0], partition=place[1], error=KafkaError(code))
+def _error(code: int, place: tuple[str, int], offset: int = -1) -> Message:
+    return Message(topic=place[0], partition=place[1], offset=offset, error=KafkaError(code))
+
+
+class FakeLogEnds:
+    """Knows the ends at the moment of the question, and says them at the next look."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._found: dict[int, int] = {}
+
+    def ask(self, partitions: Sequence[int]) -> None:
+        known = () if self._broker.away else partitions
+        self._found = {number: self._broker.end(SOURCE, number) for number in known}
+
+    def answer(self) -> dict[int, int] | None:
+        return self._found
 
 
 class SumTask:
@@ -431,6 +466,7 @@ class Rig:
     commit_interval_s: float = 0.0
     max_batch_bytes: int = 20
     slot: str = ""
+    wall_clock: Callable[[], int] = time.time_ns
     new_task: Callable[[int], PartitionTask] | None = None
     table: FakeTable = field(init=False)
     consumer: FakeConsumer = field(init=False)
@@ -451,7 +487,7 @@ class Rig:
             self.set_hash,
             consumer=self.consumer,
             restorer=Restorer(
-                FakeConsumer(broker, eof=True),
+                FakeConsumer(broker, in_group=False),
                 source=SOURCE,
                 output=OUTPUT,
                 state=STATE,
@@ -488,6 +524,7 @@ class Rig:
             assignment=self.assignment,
             table=self.table,
             metrics=metrics,
+            partition_clock=PartitionClock(FakeLogEnds(broker), self.wall_clock),
             clock=clock,
         )
         self.loop.start()

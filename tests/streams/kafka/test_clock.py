@@ -37,8 +37,10 @@ def assert_complete(broker: Broker) -> None:
 
 
 def filled() -> Broker:
+    """A broker on which messages arrive while a loop runs, as they do live."""
     broker = Broker()
     fill(broker)
+    broker.arriving = 1
     return broker
 
 
@@ -49,6 +51,57 @@ def test_the_clock_speaks_between_batches_and_after_the_last_one():
     assert broker.reached["clock"] > 4
 
 
+def test_the_clock_is_silent_while_messages_wait_in_the_log():
+    broker = filled()
+    broker.arriving = None
+    run(broker)
+    assert_complete(broker)
+    numbers = [row["number"] for p in (0, 1) for row in broker.announcements(p)]
+    assert set(numbers) == {1}
+
+
+def test_messages_that_waited_for_the_process_are_processed_before_the_clock_speaks():
+    broker = Broker()
+    fill(broker, 20)
+    run(broker)
+    fill(broker, 40)
+    run(broker)
+    rows = [row for p in (0, 1) for row in broker.announcements(p)]
+    symbols = {row["symbol"] for row in rows}
+    assert {max(r["number"] for r in rows if r["symbol"] == s) for s in symbols} == {2}
+
+
+def test_the_clock_speaks_where_the_log_ends_with_offsets_without_a_record():
+    broker = Broker()
+    fill(broker)
+    for partition in (0, 1):
+        broker.append(SOURCE, partition, b"")
+        broker.holes.add((SOURCE, partition, len(broker.log(SOURCE, partition)) - 1))
+    rig = Rig(broker, by_clock=True)
+    rig.assign(0, 1)
+    rig.steps(200)
+    assert_complete(broker)
+
+
+def test_while_the_broker_is_away_and_just_after_the_clock_is_silent():
+    broker, now = filled(), 0
+    rig = Rig(broker, by_clock=True, wall_clock=lambda: now)
+    rig.assign(0, 1)
+    rig.steps(20)
+    broker.away = True
+    rig.steps(50)
+    before = broker.reached["clock"]
+    now += 60 * 10**9
+    rig.steps(50)
+    broker.away = False
+    rig.steps(100)
+    assert broker.reached["clock"] == before
+    now += 11 * 10**9
+    finish(rig)
+    assert broker.reached["clock"] > before
+    assert_complete(broker)
+
+
 def test_a_commit_by_the_clock_moves_no_offset():
     broker = filled()
     rig = Rig(broker, by_clock=True, seconds_a_look=0.0005)
@@ -56,7 +109,7 @@ def test_a_commit_by_the_clock_moves_no_offset():
     rig.settle()
     before = {p: offset for p, (offset, _) in broker.committed.items()}
     marks = {p: CommitMark.decode(text).clock_ns for p, (_, text) in broker.committed.items()}
-    rig.steps(100)
+    rig.steps(300)
     assert {p: offset for p, (offset, _) in broker.committed.items()} == before
     after = {p: CommitMark.decode(text).clock_ns for p, (_, text) in broker.committed.items()}
     assert all(after[p] > marks[p] for p in (0, 1))
