@@ -39,6 +39,7 @@ class BarTasks:
     Args:
         settings: Of which `bars` says what is computed.
         topic_of: Names the topic of an interval.
+        only: Makes this interval alone; its bars are those that come with the others.
 
     Attributes:
         rules: What is computed.
@@ -47,8 +48,15 @@ class BarTasks:
         ConfigurationError: The bars to keep of one symbol do not fit into a record of state.
     """
 
-    def __init__(self, settings: Settings, topic_of: Callable[[str], str] = bars_topic) -> None:
-        self.rules = bar_rules(settings.bars)
+    def __init__(
+        self,
+        settings: Settings,
+        topic_of: Callable[[str], str] = bars_topic,
+        *,
+        only: str | None = None,
+    ) -> None:
+        rules = bar_rules(settings.bars)
+        self.rules = rules if only is None else rules.only(only)
         self._config = settings.bars
         self._calendars = Calendars.load()
         self._decoder = TickDecoder()

@@ -153,9 +153,8 @@ class ReplayJob:
 
     def _bars(self, wanted: RowRange) -> "_Computation":
         settings, interval = self._settings, self._request.bars
-        one = settings.bars.model_copy(update={"intervals": (interval,)})
         try:
-            tasks = BarTasks(settings.model_copy(update={"bars": one}))
+            tasks = BarTasks(settings, only=interval)
         except (ConfigurationError, InvalidInputError, ValueError) as error:
             raise RequestFailedError(Code.INVALID_ARGUMENT, str(error), field="bars") from error
 
@@ -164,7 +163,6 @@ class ReplayJob:
             task.choose(wanted)
             return task
 
-        # One interval's bars do not depend on the others, which live makes with them.
         set_hash = bar_rules(settings.bars).hash
         topics = ReplayTopics(bars_source(settings), self.output, set_hash, "cpu")
         return new_task, topics, LiveSet(bars_topic(interval), settings.bars_group, set_hash)

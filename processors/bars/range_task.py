@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from processors.bars.kernel import close_silent
 from processors.bars.layout import (
     AMOUNT,
     C_,
@@ -25,6 +26,10 @@ from processors.features.range_task import RowRange
 from processors.features.tick_rows import select_ticks
 from schemas.bars import BarColumns, encode_bars, rows_per_bars_block
 from schemas.processing import Block, MessageBatch
+
+# Bounds the memory for the bars that are still open at the end.
+_SYMBOLS_AT_ONCE = 1000
+_AFTER_EVERYTHING = 2**63 - 1
 
 
 class RangeBarTask(BarTask):
@@ -64,20 +69,20 @@ class RangeBarTask(BarTask):
         """Returns the wanted bars that no tick has closed though their end has passed.
 
         It has passed where it lies in the range, or, of a range without end, before the newest tick
-        of the partition.
+        of the partition. Live has closed them by the clock; nothing can follow this call.
         """
         wanted = self._range
         passed = self.newest_ns if wanted.end_ns is None else wanted.end_ns - 1
-        first = passed + self._rules.allowed_lateness_ns
         found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-        self.on_clock(first)
-        while True:
+        symbols = len(self._symbols)
+        for first in range(0, symbols, _SYMBOLS_AT_ONCE):
+            slots = np.arange(first, min(first + _SYMBOLS_AT_ONCE, symbols), dtype=np.int32)
             self._emitted = None
-            if self.on_clock(first + self._idle_timeout_ns) is None:
-                break
+            self._reserve(len(slots) * self._rules.bars_per_interval)
+            close_silent(slots, _AFTER_EVERYTHING, 0, self._state.bars, self._out)
+            self._encode()
             if self._emitted is not None:
                 found.append(self._emitted)
-        self.commit()
         if not found:
             return None
         times = np.concatenate([times for times, _ in found])

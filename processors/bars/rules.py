@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from processors.order import TickOrder
@@ -33,6 +33,8 @@ class BarRules:
         outside_session: Whether a tick outside its market's sessions gets a bar aligned to UTC, or
             is dropped and counted.
         default_market: Market of symbols whose suffix names none.
+        beside: Intervals that are made elsewhere from the same ticks; as many bars are held as
+            there, so that late ticks correct the same ones.
     """
 
     intervals: tuple[Interval, ...]
@@ -43,6 +45,7 @@ class BarRules:
     kept_bars: int = 16
     outside_session: Literal["own_bar", "drop"] = "own_bar"
     default_market: str = "crypto"
+    beside: tuple[Interval, ...] = ()
 
     @classmethod
     def of(cls, intervals: Sequence[str], **rules: object) -> "BarRules":
@@ -50,6 +53,10 @@ class BarRules:
         parsed = {Interval.parse(text) for text in intervals}
         ordered = sorted(parsed, key=lambda interval: (interval.is_session, interval.ns))
         return cls(tuple(ordered), **rules)  # type: ignore[arg-type]
+
+    def only(self, interval: str) -> "BarRules":
+        """Returns the rules that make the bars of one interval as these rules make them."""
+        return replace(self, intervals=(Interval.parse(interval),), beside=self.intervals)
 
     @property
     def corrects(self) -> bool:
@@ -59,7 +66,8 @@ class BarRules:
     @property
     def bars_per_interval(self) -> int:
         """How many bars of a symbol and interval are held at most."""
-        spanned = max(-(-self.allowed_lateness_ns // interval.ns) for interval in self.intervals)
+        shortest_ns = min(interval.ns for interval in (*self.intervals, *self.beside))
+        spanned = -(-self.allowed_lateness_ns // shortest_ns)
         kept = self.kept_bars if self.corrects else 0
         return spanned + _CURRENT_BARS + _STRAY_BARS + kept
 

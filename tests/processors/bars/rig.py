@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from processors.bars.task import BarTask
 from schemas.bars import decode_bars
 from schemas.processing import Produced
 from schemas.ticks import SymbolTable, TickDecoder
+
+Task = TypeVar("Task", bound=BarTask)
 
 SECOND = 10**9
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -57,8 +59,10 @@ def tick(symbol: str, time: int, price: float, **more: float) -> bytes:
     return json.dumps(fields).encode()
 
 
-def task_of(rules: BarRules, idle_timeout_ns: int = 10 * SECOND) -> BarTask:
-    return BarTask(
+def task_of(
+    rules: BarRules, idle_timeout_ns: int = 10 * SECOND, kind: type[Task] = BarTask
+) -> Task:
+    return kind(
         0,
         rules,
         calendars(),
@@ -71,20 +75,21 @@ def task_of(rules: BarRules, idle_timeout_ns: int = 10 * SECOND) -> BarTask:
 
 def bars_of(*produced: Produced | None) -> list[Bar]:
     """Returns the bars of blocks; topics are interval names."""
-    found = []
-    for one in produced:
-        for block in one.blocks if one is not None else ():
-            names, bars = decode_bars(block.value)
-            columns = (
-                bars.start_time, bars.end_time, bars.open, bars.high, bars.low, bars.close,
-                bars.volume, bars.amount, bars.trades, bars.revision,
-            )  # fmt: skip
-            rows = zip(*(column.tolist() for column in columns), strict=True)
-            found += [
-                Bar(names[code], block.topic, *row)
-                for code, row in zip(bars.code.tolist(), rows, strict=True)
-            ]
-    return found
+    blocks = [block for one in produced if one is not None for block in one.blocks]
+    return [bar for block in blocks for bar in bars_in(block.value, block.topic)]
+
+
+def bars_in(value: bytes, interval: str) -> list[Bar]:
+    """Returns the bars of a record."""
+    names, bars = decode_bars(value)
+    columns = (
+        bars.start_time, bars.end_time, bars.open, bars.high, bars.low, bars.close,
+        bars.volume, bars.amount, bars.trades, bars.revision,
+    )  # fmt: skip
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        Bar(names[code], interval, *row) for code, row in zip(bars.code.tolist(), rows, strict=True)
+    ]
 
 
 class Feed:
