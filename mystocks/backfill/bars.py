@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mystocks.backfill.layout import Label, Layout
-from mystocks.backfill.sessions import ALL_DAY, SESSIONS, Session
+from mystocks.backfill.sessions import Days, days_of
 from mystocks.backfill.times import (
     NO_TIME,
     Times,
     read_times,
     to_utc,
-    utc_to_local,
     zone_of,
 )
 from schemas.arrow_values import column_values
@@ -39,14 +38,16 @@ class Symbols:
     Args:
         market: Of all of them, or None: then each one's suffix says it.
         only: The symbol of a file without a column of symbols, or None.
+        default_market: Of those whose suffix says none, where `market` is None.
     """
 
     market: str | None
     only: str | None
+    default_market: str
     names: list[str] = field(default_factory=list)
     _codes: dict[str, int] = field(default_factory=dict)
     _problems: dict[str, str] = field(default_factory=dict)
-    _sessions: list[Session] = field(default_factory=list)
+    _days: list[Days] = field(default_factory=list)
 
     def code(self, text: str | None) -> int:
         """Returns the number of a symbol as the file writes it; below 0 it is not acceptable."""
@@ -61,12 +62,11 @@ class Symbols:
         """Returns why `code` did not accept a symbol."""
         return "symbol is missing" if text is None else self._problems[text]
 
-    def sessions(self) -> list[Session]:
-        """Returns the session of each symbol's market, by number."""
-        for name in self.names[len(self._sessions) :]:
-            market = self.market or market_of(name)
-            self._sessions.append(SESSIONS.get(market or "", ALL_DAY))
-        return self._sessions
+    def days(self) -> list[Days]:
+        """Returns the days of each symbol's market, by number."""
+        for name in self.names[len(self._days) :]:
+            self._days.append(days_of(self.market or market_of(name) or self.default_market))
+        return self._days
 
     def _add(self, text: str) -> int:
         try:
@@ -300,18 +300,17 @@ def _bar_times(
         return (utc - interval.ns, utc) if rules.label == "end" else (utc, utc + interval.ns)
     start, end = np.empty_like(times.values), np.empty_like(times.values)
     exact = rules.label == "end" and not times.are_dates
-    sessions = symbols.sessions()
-    kinds = list(dict.fromkeys(sessions))
-    kind_of = np.array([kinds.index(session) for session in sessions], np.int32)
-    for number, session in enumerate(kinds):
+    days = symbols.days()
+    kinds = list(dict.fromkeys(days))
+    kind_of = np.array([kinds.index(kind) for kind in days], np.int32)
+    for number, kind in enumerate(kinds):
         rows = np.flatnonzero(kind_of[codes] == number) if len(kinds) > 1 else slice(None)
-        values = times.values[rows]
+        # The last moment of a day that ends at midnight belongs to it.
+        values = times.values[rows] - int(exact)
         if times.is_utc:
-            # The last moment of a day that ends at midnight belongs to it.
-            values = utc_to_local(values - int(exact), zone_of(session.zone))
-        elif exact:
-            values = values - 1
-        start[rows], end[rows] = session.of_dates(values // _DAY_NS * _DAY_NS)
+            start[rows], end[rows] = kind.of_moments(values)
+        else:
+            start[rows], end[rows] = kind.of_dates(values // _DAY_NS * _DAY_NS)
     if exact:
         end = to_utc(times, zone_of(rules.zone))
         start = np.minimum(start, end - 1)

@@ -22,7 +22,7 @@ from mystocks.backfill.bars import (
 from mystocks.backfill.files import HistoryFile, open_file
 from mystocks.backfill.layout import Label, Layout, recognise
 from mystocks.backfill.send import BarSender
-from mystocks.backfill.sessions import SESSIONS, market_name
+from mystocks.backfill.sessions import market_name, zone_name
 from mystocks.backfill.times import NO_TIME, to_utc, zone_of
 from schemas.bars import BarColumns, Interval
 from schemas.errors import InvalidInputError
@@ -46,7 +46,8 @@ class Options:
     Attributes:
         topic: Where to; None is ``market.bars.<interval>``, or the source of the feature set.
         interval: Of bars; None tells it from the distance of most of them.
-        market: ``cn``, ``us`` or ``crypto``; None goes by the suffix of each symbol.
+        market: ``cn``, ``us``, ``us_futures`` or ``crypto``; None goes by the suffix of each
+            symbol, and by ``bars.default_market`` where it has none.
         symbol: Of a file that has no column for it.
         timezone: Of times without one; None is the market's.
         label: Which moment of a bar its time is; None goes by the column's name.
@@ -110,8 +111,8 @@ class _Load:
         self._show = show
         self._rejects = Rejects()
         market = None if options.market is None else market_name(options.market)
-        self._symbols = Symbols(market, options.symbol)
-        self._zone = options.timezone or (SESSIONS[market].zone if market else "UTC")
+        self._symbols = Symbols(market, options.symbol, settings.bars.default_market)
+        self._zone = options.timezone or zone_name(market)
         zone_of(self._zone)
         self._rows = 0
         self._part = 0.0

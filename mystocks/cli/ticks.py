@@ -106,7 +106,7 @@ def backfill(
     ] = None,
     market: Annotated[
         str | None,
-        typer.Option(help="cn, us or crypto, of all symbols; by default by their suffix."),
+        typer.Option(help="cn, us, us_futures or crypto; by default by the suffix of each symbol."),
     ] = None,
     symbol: Annotated[
         str | None, typer.Option(help="Symbol of a file that has no column for it.")

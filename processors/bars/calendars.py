@@ -41,6 +41,7 @@ class Market:
 
     Attributes:
         calendar: Name in exchange_calendars.
+        zone: Time zone of its dates; a session has the date on which it closes.
         lead_ns: Ticks up to so long before a session's open belong to its first bar: the call
             auction, whose result is the opening price.
         lag_ns: Ticks up to so long after a segment's close belong to its last bar: snapshots of
@@ -48,15 +49,16 @@ class Market:
     """
 
     calendar: str
+    zone: str = "UTC"
     lead_ns: int = 0
     lag_ns: int = 0
 
 
 MARKETS: Mapping[str, Market] = {
     # Call auction from 9:15; the last snapshot of a session is stamped after 15:00:00.
-    "cn_ashare": Market("XSHG", lead_ns=15 * _MINUTE_NS, lag_ns=_MINUTE_NS),
-    "us_equity": Market("XNYS"),
-    "us_futures": Market("CMES"),
+    "cn_ashare": Market("XSHG", "Asia/Shanghai", lead_ns=15 * _MINUTE_NS, lag_ns=_MINUTE_NS),
+    "us_equity": Market("XNYS", "America/New_York"),
+    "us_futures": Market("CMES", "America/Chicago"),
 }
 # Trades around the clock: bars are aligned to UTC, and a session is a day of it.
 ALWAYS_OPEN = -1
@@ -106,8 +108,24 @@ class Calendars:
         return self._number.get(market_of(symbol) or default, ALWAYS_OPEN)
 
 
+def sessions_of(name: str) -> Longs:
+    """Returns open, start and end of the break (0: none), and close of every session of a market.
+
+    Args:
+        name: In `MARKETS`.
+
+    Returns:
+        int64 [n, 4] in ascending order, nanoseconds since 1970 (UTC).
+
+    Raises:
+        CalendarError: The library knows no such calendar.
+    """
+    calendar = MARKETS[name].calendar
+    return cached_sessions(calendar, lambda: _sessions(name, calendar))
+
+
 def _load(name: str, market: Market) -> Longs:
-    sessions = cached_sessions(market.calendar, lambda: _sessions(name, market.calendar))
+    sessions = sessions_of(name)
     last = datetime.datetime.fromtimestamp(int(sessions[-1, -1]) / 1e9, tz=datetime.UTC)
     if last - datetime.datetime.now(tz=datetime.UTC) < _SHORT_HORIZON:
         _log.warning(
@@ -120,7 +138,6 @@ def _load(name: str, market: Market) -> Longs:
 
 
 def _sessions(name: str, calendar: str) -> Longs:
-    """Returns open, start and end of the break (0: none), and close of every session, [n, 4]."""
     # Imports pandas, which takes a second; only roles that need sessions pay for it.
     import exchange_calendars
     from exchange_calendars.errors import CalendarError as LibraryError
