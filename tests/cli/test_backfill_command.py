@@ -344,3 +344,32 @@ def test_minute_bars_keep_their_times(command, settings, unique):
         == pd.to_datetime(frame.event_time).astype("datetime64[ns]").astype("int64").tolist()
     )
     np.testing.assert_array_equal(found["volume"][0], frame.volume)
+
+
+def test_twenty_years_loaded_today_are_replayed_by_their_own_dates(
+    command, settings, unique, tmp_path
+):
+    """Features of a range in the past, whose state comes from the years before it."""
+    days = pd.bdate_range("2004-01-05", "2023-12-29")
+    closes = 100 + np.cumsum(np.random.default_rng(7).normal(0, 0.5, (3, len(days))), axis=1)
+    closes = np.round(closes - closes.min() + 5, 2)
+    symbols = ["000001.SZ", "600000.SH", "AAPL.US"]
+    file = tmp_path / "daily.csv"
+    rows = pd.DataFrame(closes.T, days, symbols).rename_axis("date").stack().reset_index()
+    rows.columns = ["date", "symbol", "close"]
+    rows.assign(open=rows.close, high=rows.close, low=rows.close).to_csv(file, index=False)
+    topic = f"market.bars.{unique}"
+    assert command("ticks", "backfill", file, "--to", topic, "--interval", "1d")[0] == 0
+    status, output, errors = command(
+        "replay", topic, "--from", "2008-09-17T00:00Z", "--to", "2009-03-10T00:00Z",
+        "--indicators", "sma_250", "--set", unique, "--run-id", "crisis", "--local", "--json",
+    )  # fmt: skip
+    assert status == 0, errors
+    summary = json.loads(output)
+    wanted = (days >= "2008-09-17") & (days < "2009-03-10")
+    assert (summary["state"], summary["rows"]) == ("SUCCEEDED", 3 * wanted.sum())
+    found = history.read(settings, summary["topic"], columns=["sma_250"]).to_pandas()["sma_250"]
+    assert pd.Timestamp("2008-09-17T07:00Z").value == found.index[0].value
+    for symbol, prices in zip(symbols, closes, strict=True):
+        expected = pd.Series(prices).rolling(250).mean()[wanted]
+        np.testing.assert_allclose(found[symbol].dropna(), expected, rtol=1e-12)
