@@ -4,6 +4,7 @@ Peers forget timers over a restart (bytewax #138) or never close (quixstreams #7
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles_a_bar(step, late_ticks):
 
 @pytest.mark.parametrize("step", ["begin", "produce", "snapshot", "before commit"])
 def test_aborts_neither_lose_nor_double_a_bar(step, monkeypatch):
-    monkeypatch.setattr("streams.kafka.loop.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("streams.kafka.loop.time", SimpleNamespace(sleep=lambda _seconds: None))
     broker = filled()
 
     def abort_sometimes(hit: int) -> None:

@@ -3,6 +3,8 @@
 Peers lose it (bytewax #138: timers are not in the recovery state).
 """
 
+from types import SimpleNamespace
+
 import pytest
 
 from streams.kafka.errors import TransactionAbortedError
@@ -142,7 +144,7 @@ def test_a_crash_at_any_hit_of_any_step_neither_forgets_nor_repeats(step):
 
 @pytest.mark.parametrize("step", ["begin", "clock", "produce", "snapshot", "before commit"])
 def test_an_abort_takes_back_what_the_clock_did(step, monkeypatch):
-    monkeypatch.setattr("streams.kafka.loop.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("streams.kafka.loop.time", SimpleNamespace(sleep=lambda _seconds: None))
     broker = filled()
 
     def abort_sometimes(hit: int) -> None:
