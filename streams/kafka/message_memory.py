@@ -40,6 +40,12 @@ _OTHER_VALUE = -1
 _log = structlog.get_logger(__name__)
 
 
+class _Access:
+    """What `prepare` has said to this process."""
+
+    allowed = True
+
+
 class MessageFields(JoinedValues):
     """What many messages hold.
 
@@ -75,7 +81,7 @@ class MessageFields(JoinedValues):
 
 def read_fields(messages: list[Message]) -> MessageFields | None:
     """Returns what messages without errors hold; None where it cannot be read in this way."""
-    if not is_as_expected():
+    if not _Access.allowed or not is_as_expected():
         return None
     count = len(messages)
     timestamps, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -89,8 +95,13 @@ def read_fields(messages: list[Message]) -> MessageFields | None:
     return fields
 
 
-def warm_up() -> None:
-    """Compiles or loads what `read_fields` uses."""
+def prepare(*, allowed: bool) -> None:
+    """Compiles or loads what `read_fields` uses.
+
+    Args:
+        allowed: Whether this process may read messages in this way.
+    """
+    _Access.allowed = allowed
     read_fields([Message(value=b"warm", timestamp=(1, 0))])
 
 

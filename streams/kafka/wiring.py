@@ -131,7 +131,7 @@ def _loop(
     metrics: LoopMetrics,
 ) -> MicroBatchLoop:
     config, state = names.config, state_topic(names.group)
-    message_memory.warm_up()
+    message_memory.prepare(allowed=settings.kafka.fast_consumer == "auto")
     counts = partition_counts(admin_client(settings))
     archive_topic = state_archive_topic(names.group)
     letters = [dead_letter_topic(names.source), late_topic(names.source)]

@@ -167,7 +167,7 @@ def build(rows: Rows, topic: str, topic_id: str, partition: int, first: int, end
     """Sorts rows into a segment.
 
     Args:
-        rows: At least one row, in the order of the log.
+        rows: In the order of the log.
         topic: Of the header, as the other ones.
         topic_id: Likewise.
         partition: Likewise.
@@ -185,8 +185,7 @@ def build(rows: Rows, topic: str, topic_id: str, partition: int, first: int, end
     sorted_ids = np.empty(n, np.int32)
     put_ints(sorted_ids, places, ids)
     columns: dict[str, NDArray[np.float64]] = {}
-    constants: dict[str, str] = {}
-    low = high = 0
+    constants, low, high = dict[str, str](), 0, 0
     for name, pieces in rows.columns.items():
         constant = _constant(pieces)
         if constant is not None:

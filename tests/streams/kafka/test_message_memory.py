@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from confluent_kafka import Message, Producer, TopicPartition
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.settings import load_settings
@@ -57,7 +57,6 @@ def test_this_build_of_the_client_is_known():
     assert message_memory.is_as_expected()
 
 
-@settings(deadline=None)
 @given(MESSAGES)
 def test_any_messages_are_read_as_they_are(messages):
     fields = message_memory.read_fields(messages)
@@ -76,6 +75,16 @@ def test_a_value_that_is_not_bytes_is_left_to_the_messages(monkeypatch):
     messages = [Message(value=b"bytes"), Message(value="text")]
     assert message_memory.read_fields(messages) is None
     assert list(PartitionBatch(0, messages).values) == [b"bytes", "text"]
+
+
+def test_a_process_that_may_not_read_in_bulk_does_not():
+    messages = [Message(value=b"bytes")]
+    message_memory.prepare(allowed=False)
+    try:
+        assert message_memory.read_fields(messages) is None
+    finally:
+        message_memory.prepare(allowed=True)
+    assert list(message_memory.read_fields(messages) or ()) == [b"bytes"]
 
 
 @pytest.mark.parametrize(
@@ -120,14 +129,14 @@ def test_ticks_are_the_same_whichever_way_messages_are_read(one_by_one):
 @pytest.mark.kafka
 @pytest.mark.parametrize("headers", [None, [("content-type", b"application/json")]])
 def test_polled_messages_are_read_as_they_are(kafka_bootstrap, unique, headers):
-    stack = load_settings(kafka={"bootstrap_servers": kafka_bootstrap, "partitions": 1})
+    settings = load_settings(kafka={"bootstrap_servers": kafka_bootstrap, "partitions": 1})
     topic = f"market.bars.{unique}"
-    ensure_topics(stack, [TopicSpec(topic, "", "", "bars", None, market_data_config(-1))])
-    producer = Producer(stack.kafka.as_librdkafka())
+    ensure_topics(settings, [TopicSpec(topic, "", "", "bars", None, market_data_config(-1))])
+    producer = Producer(settings.kafka.as_librdkafka())
     for k in range(200):
         producer.produce(topic, b"v" * k or None, headers=headers, timestamp=1_700_000_000_000 + k)
     producer.flush()
-    consumer = reader(stack, "memory")
+    consumer = reader(settings, "memory")
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages: list[Message] = []
     while len(messages) < 200:
