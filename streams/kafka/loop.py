@@ -137,8 +137,7 @@ class MicroBatchLoop:
             gc.enable()
             self._output.close()
             if clean:
-                # After an error this can wait a minute for an answer that nobody sends; a static
-                # member leaves nothing undone by not closing.
+                # After an error this may wait a minute, for nothing that matters.
                 self._assignment.close()
 
     def step(self) -> None:
@@ -203,9 +202,8 @@ class MicroBatchLoop:
                 f"id, is it no more ({error.str()}); start the role again. If this goes on, two "
                 f"processes have one slot ({self._setting('SLOT')})"
             )
-        run = self._assignment.runs.get(
-            message.partition() if message.partition() is not None else -1
-        )
+        number = message.partition()
+        run = None if number is None else self._assignment.runs.get(number)
         if error.code() == KafkaError._PARTITION_EOF:
             if run is not None:
                 run.end_seen = message.offset()

@@ -1,6 +1,7 @@
 """Outputs: one object is one transaction's life, or its at-least-once counterpart."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -120,6 +121,11 @@ class _ProducerOutput:
         """Returns until when a call may go on, monotonic seconds."""
         return time.monotonic() + DEADLINE_S if self._deadline is None else self._deadline
 
+    @property
+    def _overslept(self) -> bool:
+        """Whether the broker may have fenced the producer because a transaction took too long."""
+        return False
+
     def _on_delivery(self, error: KafkaError | None, _message: object) -> None:
         if error is not None and self._failed is None:
             self._failed = error
@@ -163,6 +169,12 @@ class _ProducerOutput:
         # and what was computed before is not its own. Were it another process, the producer would
         # be fenced too, or the next poll say so.
         own_return = cause.code() == KafkaError.FENCED_INSTANCE_ID
+        if is_fenced(cause) and self._overslept:
+            raise OutputFailedError(
+                "expected a transaction to take less than transaction.timeout.ms, took longer, so "
+                f"that the broker ended it ({doing}: {cause.str()}); the process or the machine "
+                "was asleep; restart the role"
+            ) from error
         if is_fenced(cause) and not own_return:
             raise FencedError(
                 f"expected to be the only process of this slot, was replaced by another ({doing}: "
@@ -176,14 +188,35 @@ class _ProducerOutput:
 
 
 class ExactlyOnceOutput(_ProducerOutput):
-    """Records and offsets in one Kafka transaction."""
+    """Records and offsets in one Kafka transaction.
+
+    Args:
+        producer: A transactional one.
+        watch: Ends the process when a call never returns.
+        timeout_s: After this the broker ends a transaction and fences its producer.
+        clock: Seconds; goes on while the machine sleeps.
+    """
 
     visible_when_settled = False
 
-    def __init__(self, producer: Producer, watch: Watchdog | None = None) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        watch: Watchdog | None = None,
+        *,
+        timeout_s: float = math.inf,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(producer)
         self._watch = watch or Watchdog()
+        self._timeout_s = timeout_s
+        self._wall_clock = clock
+        self._began = math.inf
         self._rested = 0.0
+
+    @property
+    def _overslept(self) -> bool:
+        return self.open and self._wall_clock() - self._began >= self._timeout_s
 
     @property
     def rest_s(self) -> float:
@@ -203,6 +236,7 @@ class ExactlyOnceOutput(_ProducerOutput):
             except KafkaException as error:
                 self._raise(error, "begin_transaction")
             self.open = True
+            self._began = self._wall_clock()
 
     def settle(self) -> None:
         """Does nothing: a transaction settles as a whole."""

@@ -152,7 +152,8 @@ def _loop(
                 settings,
                 transactional_id=names.identity,
                 transaction_timeout_ms=config.transaction_timeout_ms,
-            )
+            ),
+            timeout_s=config.transaction_timeout_ms / 1000,
         )
     else:
         output = AtLeastOnceOutput(

@@ -149,7 +149,8 @@ def _prepared(
             settings,
             transactional_id=group,
             transaction_timeout_ms=settings.features.transaction_timeout_ms,
-        )
+        ),
+        timeout_s=settings.features.transaction_timeout_ms / 1000,
     )
     consumer = reader(settings, group, buffer_bytes=_BUFFER_BYTES)
     own = _offsets_client(settings, group)

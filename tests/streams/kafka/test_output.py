@@ -3,7 +3,12 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.kafka.errors import FencedError, KafkaUnavailableError, TransactionAbortedError
+from streams.kafka.errors import (
+    FencedError,
+    KafkaUnavailableError,
+    OutputFailedError,
+    TransactionAbortedError,
+)
 from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput
 
 
@@ -30,6 +35,16 @@ class Refusing:
 )
 def test_only_a_fenced_producer_means_that_another_process_took_over(code, error):
     output = ExactlyOnceOutput(Refusing(code))
+    output.begin()
+    with pytest.raises(error):
+        output.commit([], object())
+
+
+@pytest.mark.parametrize(("slept_s", "error"), [(9.9, FencedError), (10.0, OutputFailedError)])
+def test_a_transaction_that_the_broker_ended_after_a_sleep_asks_for_a_new_process(slept_s, error):
+    times = iter([0.0, slept_s])
+    producer = Refusing(KafkaError.INVALID_PRODUCER_EPOCH)
+    output = ExactlyOnceOutput(producer, timeout_s=10.0, clock=lambda: next(times))
     output.begin()
     with pytest.raises(error):
         output.commit([], object())
