@@ -11,6 +11,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("mystocks", deadline=None)
+settings.load_profile("mystocks")
 
 _START_TIMEOUT_S = 180.0
 

@@ -60,8 +60,11 @@ class Proof:
             assert time.monotonic() < deadline, f"redis lacks the last rows of {behind[:5]}"
             meanwhile()
             time.sleep(0.1)
-        # What the table has was committed before.
-        count = self._read()
+        # What the table has was committed, but readers see it only once its markers are written.
+        deadline = time.monotonic() + _BOUND_S
+        while (count := self._read()) and (hidden := self._unread(found)):
+            assert time.monotonic() < deadline, f"redis has rows that the topic lacks: {hidden[:5]}"
+            time.sleep(0.02)
         for symbol, row in found.items():
             self._partitions[row["partition"]].compare(symbol, row)
         for partition, rows in zip(self._partitions, wanted, strict=True):
@@ -80,6 +83,10 @@ class Proof:
         finally:
             client.close()
         return {key.decode(): json.loads(value) for key, value in stored.items()}
+
+    def _unread(self, found: dict[str, dict]) -> list[str]:
+        ends = [partition.next_row for partition in self._partitions]
+        return [symbol for symbol, row in found.items() if row["row"] >= ends[row["partition"]]]
 
     @staticmethod
     def _behind(found: dict[str, dict], wanted: list[dict[str, int]]) -> list[str]:

@@ -176,7 +176,8 @@ async def test_a_failed_stream_reads_no_more_of_a_client_that_does_not_read(own)
         assert await settled(other) == 500 * ahead
         await client.call.write(BAD["a tick that is none"])
         sending = asyncio.create_task(_write_on(client, many, behind))
-        assert await settled(other) <= 500 * (ahead + 2)
+        # Those that were read before the failure was known, and by far not all.
+        assert await settled(other) <= 500 * (ahead + behind // 2)
         assert await client.rest() is grpc.StatusCode.INVALID_ARGUMENT
         await sending
 

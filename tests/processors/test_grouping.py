@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from processors.features.grouping import GroupingWorkspace, group_by_slot
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     batches=st.lists(
         hnp.arrays(np.int32, st.integers(0, 60), elements=st.integers(0, 40)), max_size=4

@@ -32,7 +32,7 @@ def _splits(draw, longest=400):
 
 
 @pytest.mark.parametrize("profile", ["talib", "cn"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(split=_splits(), seed=st.integers(0, 1000), kind=st.sampled_from(["walk", "cents"]))
 def test_any_split_and_interleaving_gives_the_same_bits(
     profile, every_kernel, bars, run_batches, split, seed, kind
@@ -47,7 +47,7 @@ def test_any_split_and_interleaving_gives_the_same_bits(
     assert state.tobytes() == expected_state.tobytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cut=st.integers(0, 500))
 def test_a_restored_snapshot_goes_on_as_if_never_stopped(every_kernel, bars, run_batches, cut):
     kernel = every_kernel("talib")

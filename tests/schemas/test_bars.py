@@ -46,7 +46,7 @@ def same(a, b):
         assert getattr(a, f.name).dtype == getattr(b, f.name).dtype
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(0, 60), seed=st.integers(0, 99), symbols=st.integers(1, 500))
 def test_a_block_gives_back_its_bars(n, seed, symbols):
     bars = make(n, seed, symbols)

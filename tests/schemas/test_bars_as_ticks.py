@@ -126,7 +126,7 @@ def test_a_message_of_another_kind_is_refused_whole(value, content_type, says):
     assert says in refusal.reason
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.integers(0, 10**6), byte=st.integers(0, 255), cut=st.integers(0, 10**6))
 def test_no_bytes_raise(place, byte, cut):
     value = bytearray(encode_bars(NAMES, bars(20)))

@@ -30,7 +30,7 @@ def make(rows, columns, seed=0, symbols=3000):
     return codes, NAMES, np.arange(rows) + TIME, rng.random(rows) + 1, values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(0, 40), width=st.integers(0, 5), seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_block_gives_back_its_rows_with_nan_as_null(dtype, rows, width, seed):

@@ -21,9 +21,7 @@ from tick_samples import (
 from mystocks.v1 import market_pb2
 from schemas.ticks.encode import encode_arrow, encode_batch, encode_json
 
-FAST = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def expected_rows(columns, message=0):

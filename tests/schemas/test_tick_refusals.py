@@ -251,7 +251,7 @@ def test_a_flood_of_ordinary_and_broken_messages_keeps_its_order(decoder):
 numbers = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 5e-324, float("nan"), float("inf")]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     values=st.tuples(*[numbers] * 6),
     time=st.integers(-(2**63), 2**63 - 1) | st.sampled_from([10**17 - 1, 10**17, 2**63 - 1]),

@@ -78,7 +78,7 @@ unknown_field = batches.map(lambda value: b"\x12\x03abc" + value)
 cut = batches.map(lambda value: value[:-1])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values=st.lists(batches | unknown_field | cut | st.binary(max_size=40), max_size=8))
 def test_any_messages_are_split_as_the_rules_say(splitter, values):
     split = splitter.split(values)

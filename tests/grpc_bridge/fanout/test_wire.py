@@ -1,7 +1,7 @@
 """What is written by hand is what the generated classes write, and mean the same."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grpc_bridge.fanout.choice import Choice
@@ -16,7 +16,6 @@ from mystocks.v1.realtime_pb2 import SubscribeFeaturesResponse
 _INT64 = st.integers(0, 2**63 - 1)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 300) | st.sampled_from([127, 128, 16384]))
 )
@@ -28,7 +27,6 @@ def test_packed_numbers_are_those_of_protobuf(numbers):
     assert len(payload) >= len(numbers)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_block_is_that_of_the_generated_class(data):
     rows = data.draw(st.integers(1, 300))
@@ -75,7 +73,6 @@ def test_a_block_is_that_of_the_generated_class(data):
     assert FeatureBlock.FromString(encoded) == expected
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(0, 2**31 - 1), st.tuples(_INT64, st.none() | _INT64), max_size=5)
 )
@@ -117,7 +114,6 @@ def _row_set(codes: list[int], numbers: list[int], symbols: int = 5) -> RowSet:
     return RowSet(columns, np.array(numbers, np.int64), "hash", 3, numbers[0], numbers[-1])
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=8), min_size=1, max_size=6))
 def test_the_newest_row_of_each_symbol_is_kept_however_rows_were_cut(parts):
     number, sets, newest = 100, [], {}

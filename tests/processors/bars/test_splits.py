@@ -62,7 +62,7 @@ def outcome(produced) -> tuple[list[Bar], list[int], int, dict]:
     return by_topic, late, sum(one.duplicates for _, one in produced), dict(dropped)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ticks(), RULES, st.data())
 def test_any_split_gives_the_same(messages, rules, data):
     whole = task_of(rules)
@@ -75,7 +75,7 @@ def test_any_split_gives_the_same(messages, rules, data):
     assert outcome(produced) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ticks(), RULES, st.data())
 def test_aborts_and_restarts_change_nothing(messages, rules, data):
     expected = outcome([(0, task_of(rules).process(Batch(messages), 0))])
@@ -104,7 +104,7 @@ def test_aborts_and_restarts_change_nothing(messages, rules, data):
     assert outcome(produced) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ticks(far=False), st.sampled_from([0, SECOND, 5 * SECOND]))
 def test_closed_bars_hold_the_ticks_that_were_taken(messages, lateness):
     """Against a model that keeps every tick and knows no state but the watermark."""

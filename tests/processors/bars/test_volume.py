@@ -115,7 +115,7 @@ class TestFromTheFarFuture:
         hourly = [snapshot(2400 * i, 100 * i) for i in range(1, 4)]
         assert [volume for volume, _ in closed(*hourly)] == [0, 100, 100]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.data())
     def test_wherever_it_comes_the_day_has_the_volume_of_its_last_total(self, data):
         seconds = [float(i) for i in range(0, 240, 7)]

@@ -93,7 +93,7 @@ def streams(draw):
     return ticks, np.diff(sorted({0, len(ticks)} | cuts)).tolist()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     stream=streams(),
     lateness=st.integers(0, 30),
@@ -114,7 +114,7 @@ def test_any_split_gives_the_verdicts_of_the_model(stream, lateness, max_jump, r
     assert whole.tobytes() == state.tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(stream=streams(), place=st.integers(0, 80), lateness=st.integers(0, 30))
 def test_one_tick_from_the_far_future_makes_no_other_tick_late(stream, place, lateness):
     honest = [(time, -1) for symbol, time, _ in stream[0] if symbol == 0]

@@ -305,7 +305,7 @@ def test_ticks_before_the_range_only_advance_the_state():
     assert output.marks[0].row == 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(0, 40), max_size=25), min_size=1, max_size=3),
     st.sampled_from([None, 1.0, 7.0]),
