@@ -84,7 +84,7 @@ export class MarketStream {
     return rowsOf(this.blocks);
   }
 
-  /** Sends a request of kind tick, batch or select; returns its number. */
+  /** Sends a request of kind tick, batch, select or noRows; returns its number. */
   send(kind, value) {
     this.#number += 1n;
     this.call.write({ number: this.#number, kind: { case: kind, value } });
@@ -112,6 +112,10 @@ export class MarketStream {
   async finish() {
     this.call.end();
     for await (const response of this.responses) this.#take(response);
+  }
+
+  cut() {
+    this.call.cancel();
   }
 
   #take(response) {

@@ -7,7 +7,7 @@ import grpc from "@grpc/grpc-js";
 import { MarketStream, Subscription, blamedFields, call, connect, rowsOf } from "./bridge.js";
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "./gen/health_pb.js";
 import { BacktestService } from "./gen/mystocks/v1/backtest_pb.js";
-import { RealTimeService } from "./gen/mystocks/v1/realtime_pb.js";
+import { RealTimeService, SlowReaderPolicy } from "./gen/mystocks/v1/realtime_pb.js";
 
 const address = process.env.BRIDGE;
 const realTime = connect(RealTimeService, address);
@@ -132,6 +132,66 @@ test("every row of the topic comes once however often the reader is cut", async 
     assert.equal(row, next.get(partition) ?? 0n, `partition ${partition}`);
     next.set(partition, row + 1n);
   }
+});
+
+test("a subscription since a time begins with the first row of it", async () => {
+  const ticks = ticksOf(newSymbol(), prices(60));
+  await sendAndDrain(ticks);
+  const subscription = new Subscription(realTime, { symbols: [ticks[0].symbol] });
+  await subscription.open({ case: "sinceNs", value: ticks[41].eventTimeNs });
+  await subscription.until((rows) => rows.length >= 19);
+  subscription.cut();
+  assert.deepEqual(timesOf(subscription.rows), eventTimes(ticks.slice(41)));
+});
+
+test("a selection on the stream brings the chosen features of the chosen symbols", async () => {
+  const [one, other] = [newSymbol(), newSymbol()];
+  const stream = new MarketStream(realTime);
+  stream.send("select", { symbols: [one], names: ["ema_12"] });
+  // A selection has no acknowledgement of its own; that of a tick sent after it stands for it.
+  stream.send("batch", { ticks: ticksOf(other, prices(30)) });
+  await stream.untilAcknowledged(30);
+  const ticks = ticksOf(one, prices(30));
+  stream.send("batch", { ticks });
+  await stream.untilRows(30);
+  stream.cut();
+  assert.deepEqual(timesOf(stream.rows), eventTimes(ticks));
+  assert.deepEqual(Object.keys(stream.rows[0].values), ["ema_12"]);
+});
+
+test("a stream that wants no rows gets acknowledgements alone", async () => {
+  const stream = new MarketStream(realTime);
+  stream.send("noRows", {});
+  stream.send("batch", { ticks: ticksOf(newSymbol(), prices(100)) });
+  await stream.untilAcknowledged(100);
+  await stream.finish();
+  assert.equal(stream.rows.length, 0);
+});
+
+test("the newest rows alone are kept for a reader that wants no more", async () => {
+  const ticks = ticksOf(newSymbol(), prices(200));
+  const policy = SlowReaderPolicy.LATEST;
+  const subscription = new Subscription(realTime, { symbols: [ticks[0].symbol], policy });
+  await subscription.open();
+  await sendAndDrain(ticks);
+  const newest = ticks.at(-1).eventTimeNs;
+  await subscription.until((rows) => rows.at(-1)?.time === newest);
+  subscription.cut();
+  const times = timesOf(subscription.rows);
+  assert.deepEqual(times, times.toSorted());
+  assert.equal(new Set(times).size, times.length);
+});
+
+test("open streams and partitions are told", async () => {
+  const stream = new MarketStream(realTime);
+  stream.send("batch", { ticks: ticksOf(newSymbol(), prices(7)) });
+  await stream.untilRows(7);
+  const stats = await call(realTime, "getStreamStats");
+  const own = stats.streams.find((s) => s.ticksAcknowledged === 7n && s.rowsSent === 7n);
+  assert.match(own.method, /StreamMarketData/);
+  assert.ok(stats.maxStreams >= stats.streams.length);
+  assert.ok(stats.partitions.every((p) => p.groupOffset <= p.sourceEndOffset));
+  await stream.finish();
 });
 
 test("features are computed over own rows", async () => {
