@@ -3,11 +3,9 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.errors import kafka_error
 
@@ -56,37 +54,36 @@ def first_and_end(consumer: Consumer, place: TopicPartition, timeout_s: float) -
             time.sleep(_RETRY_S)
 
 
-class AdminLogEnds:
-    """Asks for ends in the background; see `streams.kafka.ports.LogEnds`.
+class BackgroundLogEnds:
+    """Asks for ends in a thread; see `streams.kafka.ports.LogEnds`.
 
     Args:
-        admin: Any.
+        consumer: Of committed records; used by the thread alone.
         topic: Of the partitions.
     """
 
-    def __init__(self, admin: AdminClient, topic: str) -> None:
-        self._admin = admin
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer = consumer
         self._topic = topic
-        self._asked: dict[int, Future[Any]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"ends of {topic}")
+        self._asked: Future[dict[int, int]] | None = None
 
     def ask(self, partitions: Sequence[int]) -> None:
         """Asks for the ends that these partitions have from now on."""
-        self._asked = {}
-        if partitions:
-            newest = OffsetSpec.latest()
-            found = self._admin.list_offsets(
-                {TopicPartition(self._topic, number): newest for number in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=_ANSWER_TIMEOUT_S,
-            )
-            self._asked = {place.partition: future for place, future in found.items()}
+        self._asked = self._pool.submit(self._ends, tuple(partitions)) if partitions else None
 
     def answer(self) -> dict[int, int] | None:
         """Returns what the brokers said, None as long as they have time."""
-        if not all(future.done() for future in self._asked.values()):
-            return None
-        return {
-            number: int(future.result().offset)
-            for number, future in self._asked.items()
-            if future.exception() is None
-        }
+        if self._asked is None:
+            return {}
+        return self._asked.result() if self._asked.done() else None
+
+    def _ends(self, partitions: Sequence[int]) -> dict[int, int]:
+        found = {}
+        deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+        for number in partitions:
+            left = max(deadline - time.monotonic(), 0.0)
+            with contextlib.suppress(KafkaException):
+                place = TopicPartition(self._topic, number)
+                found[number] = first_and_end(self._consumer, place, left)[1]
+        return found

@@ -51,7 +51,9 @@ class PartitionClock:
         answer = self._ends.answer()
         if answer is not None:
             self._take(answer)
-            self._reach(runs)
+        self._forget_all_but({run.partition for run in runs})
+        self._reach(runs)
+        if answer is not None:
             self._asked, self._asked_ns = [run.partition for run in runs], self._wall_clock()
             self._ends.ask(self._asked)
         for run in runs:
@@ -59,7 +61,15 @@ class PartitionClock:
             if end is None or end.asked_ns < self._not_before.get(run.partition, 0):
                 continue
             if run.read_until >= end.offset:
+                # Once: a symbol whose ticks are processed from here on was not silent since then.
+                del self._reached[run.partition]
                 yield run, end.asked_ns
+
+    def _forget_all_but(self, ours: set[int]) -> None:
+        """A partition that comes back has ticks of meanwhile in front of it."""
+        for known in (self._reached, self._goals):
+            for partition in known.keys() - ours:
+                del known[partition]
 
     def _reach(self, runs: Sequence[PartitionRun]) -> None:
         for run in runs:

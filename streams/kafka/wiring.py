@@ -25,7 +25,7 @@ from streams.kafka.admin import (
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.assignment import Assignment
 from streams.kafka.clients import group_consumer, producer, reader
-from streams.kafka.ends import AdminLogEnds
+from streams.kafka.ends import BackgroundLogEnds
 from streams.kafka.errors import PartitionCountError
 from streams.kafka.loop import MicroBatchLoop
 from streams.kafka.loop_settings import LoopSettings
@@ -190,7 +190,8 @@ def _loop(
         )
     partition_clock = None
     if by_clock:
-        partition_clock = PartitionClock(AdminLogEnds(admin_client(settings), names.source))
+        asking = reader(settings, f"{names.identity}.ends")
+        partition_clock = PartitionClock(BackgroundLogEnds(asking, names.source))
     return MicroBatchLoop(
         LoopSettings(
             section=names.section,

@@ -111,7 +111,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles_a_bar(step, late_ticks):
     broker = filled()
     run(broker, late_ticks=late_ticks)
     hits = broker.reached[step]
-    assert hits > 3
+    assert hits >= 3
     # Every hit is tried with a simpler task, see tests/streams/kafka/test_clock.py.
     for hit in range(1, hits + 1, max(1, hits // 12)):
         broker = filled()

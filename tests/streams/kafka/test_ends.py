@@ -4,12 +4,12 @@ import time
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
 from schemas.settings import load_settings
 from streams.kafka.admin import admin_client, await_metadata
-from streams.kafka.clients import group_consumer, producer
-from streams.kafka.ends import AdminLogEnds, first_and_end
+from streams.kafka.clients import group_consumer, producer, reader
+from streams.kafka.ends import BackgroundLogEnds, first_and_end
 
 PLACE = TopicPartition("ticks", 0)
 
@@ -83,7 +83,7 @@ def written(kafka: str, topic: str, **committed: bool) -> None:
             out.commit_transaction(30)
 
 
-def said(ends: AdminLogEnds) -> dict[int, int]:
+def said(ends: BackgroundLogEnds) -> dict[int, int]:
     deadline = time.monotonic() + 30
     while (answer := ends.answer()) is None:
         assert time.monotonic() < deadline
@@ -98,7 +98,7 @@ def test_a_consumer_that_has_seen_the_end_stands_where_the_log_is_said_to_end(
     """Behind the transaction's marker, and before what is not committed."""
     settings, topic = load_settings(kafka={"bootstrap_servers": kafka_bootstrap}), f"{unique}.ticks"
     written(kafka_bootstrap, topic, first=True, second=False)
-    ends = AdminLogEnds(admin_client(settings), topic)
+    ends = BackgroundLogEnds(reader(settings, unique), topic)
     assert said(ends) == {}
     ends.ask([0, 1])
     assert said(ends) == {0: 2, 1: 0}
@@ -115,8 +115,8 @@ def test_a_consumer_that_has_seen_the_end_stands_where_the_log_is_said_to_end(
 
 
 def test_partitions_whose_broker_does_not_say_are_missing(unique):
-    admin = AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
-    ends = AdminLogEnds(admin, unique)
+    away = load_settings(kafka={"bootstrap_servers": "127.0.0.1:1"})
+    ends = BackgroundLogEnds(reader(away, unique), unique)
     ends.ask([0, 1])
     assert ends.answer() is None
     assert said(ends) == {}
