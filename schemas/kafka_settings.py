@@ -45,8 +45,9 @@ class KafkaSettings(_Section):
     Attributes:
         bootstrap_servers: ``host:port[,host:port…]``; None stands for the embedded broker.
         security: Login and encryption.
-        fast_consumer: ``auto`` reads polled messages where the client library keeps them, if they
-            lie there as expected; ``off`` asks it for each field of each message.
+        fast_consumer: ``auto`` lets the roles that read topics in bulk (features, bars, replay)
+            read polled messages where the client library keeps them, if they lie there as expected;
+            ``off`` asks it for each field of each message.
         replication_factor: Of created topics.
         partitions: Of created topics.
         retention_bytes: Of one partition of a topic that is kept by size; -1 keeps everything.

@@ -180,7 +180,8 @@ def latest_event_times(count: int, timestamps_ms: Int64Array | None) -> Int64Arr
 def _join(values: Sequence[bytes | None]) -> tuple[memoryview, Int64Array]:
     """Returns all values in a row with padding behind, and where each begins."""
     if isinstance(values, JoinedValues):
-        return values.buffer.data, values.starts
+        # Read-only as joined bytes are, or the compiled loop would be compiled for both.
+        return values.buffer.data.toreadonly(), values.starts
     starts = np.zeros(len(values) + 1, np.int64)
     try:
         joined = b"".join([*values, _PADDING])  # type: ignore[list-item]
