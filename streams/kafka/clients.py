@@ -98,6 +98,11 @@ def reader(
     return Consumer(config, logger=LIBRDKAFKA_LOG)
 
 
+def offsets_client(settings: Settings, group: str) -> Consumer:
+    """Returns a client that reads and names a group's offsets and takes no part in it."""
+    return Consumer({**consumer_config(settings), "group.id": group}, logger=LIBRDKAFKA_LOG)
+
+
 def producer(
     settings: Settings,
     *,

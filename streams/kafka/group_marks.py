@@ -1,9 +1,9 @@
 """How far a group has come, as its commits say."""
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.settings import Settings
-from streams.kafka.clients import CALL_TIMEOUT_S, LIBRDKAFKA_LOG, consumer_config
+from streams.kafka.clients import CALL_TIMEOUT_S, offsets_client
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 from streams.kafka.snapshots import CommitMark
 
@@ -22,7 +22,7 @@ def committed_marks(
     Raises:
         KafkaUnavailableError: The broker does not answer.
     """
-    consumer = Consumer({**consumer_config(settings), "group.id": group}, logger=LIBRDKAFKA_LOG)
+    consumer = offsets_client(settings, group)
     try:
         places = [TopicPartition(source, p) for p in range(partitions)]
         found = consumer.committed(places, timeout=CALL_TIMEOUT_S)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 _NS = 1_000_000_000
 # Later than every event time.
-_END_OF_TIME_NS = 2**63 - 1
+END_OF_TIME_NS = 2**63 - 1
 
 
 class EventClock:
@@ -57,12 +57,12 @@ class EventClock:
         Without pacing it is later than every event time.
         """
         if self.speed is None:
-            return _END_OF_TIME_NS
+            return END_OF_TIME_NS
         if self._anchor is None:
             return -1
         begin, since = self._anchor
         now = self._monotonic() if self._paused_at is None else self._paused_at
-        return min(begin + int((now - since) * self.speed * _NS), _END_OF_TIME_NS)
+        return min(begin + int((now - since) * self.speed * _NS), END_OF_TIME_NS)
 
     def wait_s(self, event_time_ns: int) -> float:
         """Returns after how many seconds of wall clock an event time is reached."""

@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 
 from streams.kafka.batch import PartitionBatch
 from streams.kafka.output import Output
-from streams.kafka.replay.clock import EventClock
+from streams.kafka.replay.clock import END_OF_TIME_NS, EventClock
 from streams.kafka.replay.control import ReplayControl
 from streams.kafka.replay.lane import Lane
 
@@ -29,8 +29,6 @@ _MOST_PENDING = 20_000
 _READ_AHEAD_S = 0.5
 # An idle moment; also bounds how late a change of `ReplayControl` is seen.
 _IDLE_S = 0.1
-# Later than every event time.
-_NEVER_NS = 2**63 - 1
 
 Outcome = Literal["finished", "cancelled", "released"]
 
@@ -116,7 +114,7 @@ class ReplayDriver:
         self._group = group
         self._clock = clock
         self._control = control
-        self._end_ns = _NEVER_NS if end_ns is None else end_ns
+        self._end_ns = END_OF_TIME_NS if end_ns is None else end_ns
         self._on_progress = on_progress
         self._wall = wall
         self._began = 0.0
@@ -180,13 +178,13 @@ class ReplayDriver:
         if not self._clock.anchored:
             # The clock starts with the first row of all, so every partition's first one is needed.
             firsts = [lane.next_due_ns() for lane in self._lanes.values()]
-            ahead_ns = min((first for first in firsts if first is not None), default=_NEVER_NS)
+            ahead_ns = min((first for first in firsts if first is not None), default=END_OF_TIME_NS)
         return [
             p
             for p in unread
             # Behind the range there are hardly any rows, and for none of them to wait.
             if (self._lanes[p].horizon_ns <= ahead_ns or self._lanes[p].horizon_ns >= self._end_ns)
-            and self._lanes[p].pending < _MOST_PENDING
+            and (self._lanes[p].pending < _MOST_PENDING or self._lanes[p].undecided)
         ]
 
     def _patience(self, wanted: list[int]) -> float:
@@ -215,7 +213,7 @@ class ReplayDriver:
         horizons = [
             lane.horizon_ns for p, lane in self._lanes.items() if not self._reader.exhausted(p)
         ]
-        return min(horizons, default=_NEVER_NS)
+        return min(horizons, default=END_OF_TIME_NS)
 
     def _write(self, lane: Lane, bound_ns: int) -> None:
         topics = self._topics

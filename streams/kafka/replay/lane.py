@@ -116,6 +116,11 @@ class Lane:
         """Event time up to which the ticks of a paced replay are known; at first the far past."""
         return self._believed.newest_ns
 
+    @property
+    def undecided(self) -> bool:
+        """Whether rows of a paced replay wait for ticks behind them that are not read yet."""
+        return bool(self._seen)
+
     def take(self, batch: PartitionBatch, *, keep: bool) -> None:
         """Computes a batch.
 

@@ -10,12 +10,18 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from schemas.requests import Code, RequestFailedError
 from schemas.settings import Settings
 from schemas.topics import TopicSpec, market_data_config, state_archive_topic
-from streams.kafka.admin import admin_client, ensure_topics, partition_count, topic_id
+from streams.kafka import message_memory
+from streams.kafka.admin import (
+    admin_client,
+    ensure_topics,
+    partition_count,
+    partition_counts,
+    topic_id,
+)
 from streams.kafka.archive import ArchivedState
 from streams.kafka.clients import (
     CALL_TIMEOUT_S,
-    LIBRDKAFKA_LOG,
-    consumer_config,
+    offsets_client,
     producer,
     reader,
 )
@@ -23,6 +29,7 @@ from streams.kafka.ends import first_and_end
 from streams.kafka.errors import (
     FencedError,
     KafkaUnavailableError,
+    OutputFailedError,
     TransactionAbortedError,
     kafka_error,
 )
@@ -95,6 +102,7 @@ def run_replay(
         KafkaUnavailableError: The broker does not answer.
         FencedError: The run was started elsewhere.
     """
+    message_memory.prepare(allowed=settings.kafka.fast_consumer == "auto")
     aborts, rows = 0, -1
 
     def progressed(progress: ReplayProgress) -> None:
@@ -123,7 +131,8 @@ def run_replay(
                 f"expected to be the only process that runs replay {run.run}, was replaced by "
                 "another; it goes on there"
             ) from error
-        except TransactionAbortedError:
+        except (TransactionAbortedError, OutputFailedError):
+            # The next try has a producer of its own.
             aborts += 1
             if aborts > _MOST_ABORTS_IN_A_ROW:
                 raise
@@ -143,6 +152,7 @@ def _prepared(
     group = run_group(settings, run.run)
     admin = admin_client(settings)
     partitions = partition_count(admin, source)
+    counts = partition_counts(admin)
     ensure_topics(settings, [_output_spec(settings, run.topics.output, partitions)])
     output = ExactlyOnceOutput(
         producer(
@@ -153,8 +163,8 @@ def _prepared(
         timeout_s=settings.features.transaction_timeout_ms / 1000,
     )
     consumer = reader(settings, group, buffer_bytes=_BUFFER_BYTES)
-    own = _offsets_client(settings, group)
-    live = _offsets_client(settings, run.live.group)
+    own = offsets_client(settings, group)
+    live = offsets_client(settings, run.live.group)
     try:
         # Only now is it certain that no earlier process of this run commits anything any more.
         output.start()
@@ -164,7 +174,7 @@ def _prepared(
             state_archive_topic(run.live.group),
             run.live.set_hash,
             partitions,
-            _count(settings, state_archive_topic(run.live.group)),
+            counts.get(state_archive_topic(run.live.group), 0),
         )
         output_id = topic_id(admin, run.topics.output)
         plans = committed_plan(own, source, range(partitions))
@@ -176,7 +186,7 @@ def _prepared(
             )
             plans = Planner(consumer, live, source, run.live, archive).plan(
                 partitions,
-                _count(settings, run.live.output),
+                counts.get(run.live.output, 0),
                 run.start_ns,
                 cold=run.cold,
                 request=run.request,
@@ -234,14 +244,3 @@ def _refused(message: str, field: str) -> RequestFailedError:
 def _output_spec(settings: Settings, name: str, partitions: int) -> TopicSpec:
     config = market_data_config(settings.kafka.retention_bytes)
     return TopicSpec(name, "-", "Arrow IPC stream", "features", partitions, config)
-
-
-def _count(settings: Settings, topic: str) -> int:
-    """Returns how many partitions a topic has; 0 where there is none."""
-    found = admin_client(settings).list_topics(timeout=CALL_TIMEOUT_S).topics.get(topic)
-    return 0 if found is None or found.error is not None else len(found.partitions)
-
-
-def _offsets_client(settings: Settings, group: str) -> Consumer:
-    """Returns a client that reads and names a group's offsets and takes no part in it."""
-    return Consumer({**consumer_config(settings), "group.id": group}, logger=LIBRDKAFKA_LOG)
