@@ -231,7 +231,8 @@ class Assignment:
             raise TransactionAbortedError(
                 f"partitions of {self._source}: {kafka_error(error).str()}"
             ) from error
-        # A broker may be the last to learn of partitions that the group has given out already.
+        # A broker may be the last to learn of partitions that the group has given out already, or
+        # that were there at the start.
         self._restorer.check_partitions(max(len(found.partitions), max(self.runs) + 1))
         self._counted = True
 

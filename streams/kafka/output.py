@@ -156,6 +156,8 @@ class _ProducerOutput:
             except BufferError:
                 self._producer.poll(0.05)
                 if time.monotonic() > deadline:
+                    if self._deadline is not None:
+                        raise TransactionAbortedError("no time is left to queue records") from None
                     raise KafkaUnavailableError(
                         f"expected the broker to take records of {topic}, took none within "
                         f"{deadline - began:.3g} s; check the broker"
