@@ -34,8 +34,8 @@ _LIST_ITEMS = 24
 _BYTES_LENGTH, _BYTES_DATA = 16, 32
 _VALUE, _HEADERS, _UNREAD_HEADERS, _TIMESTAMP = 24, 40, 48, 88
 
-# What `_read` returns where a value is neither bytes nor missing.
-_OTHER_VALUE = -1
+# What `_read` returns where something is no message, or a value neither bytes nor missing.
+_OTHER = -1
 
 _log = structlog.get_logger(__name__)
 
@@ -87,8 +87,7 @@ def read_fields(messages: list[Message]) -> MessageFields | None:
     timestamps, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
     values, found = np.empty(count, np.uint64), np.zeros(1, np.int64)
     items = ctypes.c_uint64.from_address(id(messages) + _LIST_ITEMS).value
-    total = _read(items, count, id(bytes), timestamps, values, lengths, found)
-    if total == _OTHER_VALUE:
+    if _read(items, count, id(Message), id(bytes), timestamps, values, lengths, found) == _OTHER:
         return None
     fields = MessageFields(messages, timestamps, values, lengths)
     fields.any_headers = bool(found[0])
@@ -119,6 +118,7 @@ def is_as_expected() -> bool:
         (headed, _VALUE, 0),
         ([plain, headed], _LIST_ITEMS, None),
         (expected[0], _TYPE, id(bytes)),
+        (plain, _TYPE, id(Message)),
         (expected[0], _BYTES_LENGTH, len(expected[0])),
     )
     good = (
@@ -175,6 +175,7 @@ def _copy(typingctx, array, index, address, count):  # type: ignore[no-untyped-d
 def _read(
     items: Word,
     count: Int,
+    message_type: Word,
     bytes_type: Word,
     timestamps: Longs,
     values: Words,
@@ -186,6 +187,7 @@ def _read(
     Args:
         items: Address of the addresses of the messages.
         count: How many there are.
+        message_type: Address of their type.
         bytes_type: Address of the type of their values.
         timestamps: int64 [count], out.
         values: uint64 [count], out: where the bytes of the values are.
@@ -193,10 +195,12 @@ def _read(
         found: int64 [1], out: set to 1 where a message has headers.
 
     Returns:
-        0, or `_OTHER_VALUE`.
+        0, or `_OTHER`.
     """
     for k in range(count):
         message = _load(np.uint64(items) + np.uint64(8 * k))
+        if _load(message + np.uint64(_TYPE)) != np.uint64(message_type):
+            return _OTHER
         headers = _load(message + np.uint64(_HEADERS)) | _load(message + np.uint64(_UNREAD_HEADERS))
         if headers != np.uint64(0):
             found[0] = 1
@@ -206,7 +210,7 @@ def _read(
         lengths[k] = 0
         if value != np.uint64(0):
             if _load(value + np.uint64(_TYPE)) != np.uint64(bytes_type):
-                return _OTHER_VALUE
+                return _OTHER
             lengths[k] = np.int64(_load(value + np.uint64(_BYTES_LENGTH)))
     return 0
 

@@ -77,6 +77,10 @@ def test_a_value_that_is_not_bytes_is_left_to_the_messages(monkeypatch):
     assert list(PartitionBatch(0, messages).values) == [b"bytes", "text"]
 
 
+def test_what_is_no_message_is_not_looked_into():
+    assert message_memory.read_fields([Message(value=b"bytes"), object()]) is None
+
+
 def test_a_process_that_may_not_read_in_bulk_does_not():
     messages = [Message(value=b"bytes")]
     message_memory.prepare(allowed=False)

@@ -252,6 +252,14 @@ def test_a_night_is_as_long_as_it_was_however_few_ticks_follow(gap, ticks):
             assert (time - 100) / 1000 <= moment + 1e-6 <= (time - 100) / 1000 + 0.3
 
 
+def test_a_batch_larger_than_what_may_wait_is_decided_by_what_follows(monkeypatch):
+    monkeypatch.setattr("streams.kafka.replay.driver._MOST_PENDING", 10)
+    ticks = [*range(100, 118), *range(10_000, 10_030)]
+    outcome, output, _ = drive({0: ticks, 1: ticks}, 1000.0, size=20)
+    assert outcome == "finished"
+    assert [row[3] for row in output.seen if row[1] == 0] == ticks
+
+
 def test_a_range_ends_at_its_end_and_not_with_the_log():
     time = Time()
     outcome, output, _ = drive({0: range(1000), 1: range(900)}, 1.0, time=time, end_s=10)
