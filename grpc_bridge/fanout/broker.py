@@ -15,6 +15,7 @@ from grpc_bridge.fanout.record import FeatureRecord
 from schemas.errors import InvalidInputError, UnavailableError
 from schemas.settings import Settings
 from schemas.topics import features_topic
+from streams.kafka.admin import id_text
 from streams.kafka.errors import kafka_error
 from streams.kafka.feature_positions import last_records, watermarks
 
@@ -78,7 +79,7 @@ class Broker:
                     "role features for it, or create it with `mystocks topics apply`"
                 ) from None
             raise self._unavailable(error) from None
-        return str(found.topic_id), len(found.partitions)
+        return id_text(found.topic_id), len(found.partitions)
 
     async def facts(self, feature_set: str, past: PastReader) -> TopicFacts:
         """Returns what is needed to read a topic from its end on.

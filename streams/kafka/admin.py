@@ -11,6 +11,8 @@ from schemas.topics import TopicSpec
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 
+_URL_SAFE = str.maketrans("+/", "-_")
+
 
 def admin_client(settings: Settings, timeout_s: float = 10.0) -> AdminClient:
     """Returns an admin client of a broker that answers.
@@ -144,4 +146,13 @@ def topic_id(admin: AdminClient, topic: str) -> str:
     A topic that is deleted and created again has another one.
     """
     future = admin.describe_topics(TopicCollection([topic]))[topic]
-    return str(future.result(CALL_TIMEOUT_S).topic_id)
+    return id_text(future.result(CALL_TIMEOUT_S).topic_id)
+
+
+def id_text(uuid: object) -> str:
+    """Returns an id as Kafka's tools write it, in letters that may stand in a file name.
+
+    Args:
+        uuid: A `confluent_kafka.Uuid`, whose own text may have slashes in it.
+    """
+    return str(uuid).translate(_URL_SAFE)

@@ -125,7 +125,11 @@ class SegmentStore:
         """
         path = self._path_of(segment)
         try:
-            write(segment, path)
+            try:
+                write(segment, path)
+            except FileNotFoundError:
+                # Another process has just evicted what else was in the directory, and it with it.
+                write(segment, path)
             return self._open(path) or segment
         except OSError as error:
             _log.warning("history cache not written", path=str(path), error=str(error))
