@@ -28,8 +28,6 @@ from streams.metrics import LoopMetrics
 
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
-# A broker that is not there for longer is asked again likewise.
-_METADATA_TIMEOUT_S = 3.0
 # A client may wait for ever for a coordinator that came back under it; a new one does not.
 _MOST_UNANSWERED = 3
 
@@ -220,21 +218,9 @@ class Assignment:
 
         With more of them symbols are elsewhere, and the topics written to may not have them.
         """
-        if self._counted:
-            return
-        try:
-            answer = self._consumer.list_topics(self._source, _METADATA_TIMEOUT_S)
-            found = answer.topics[self._source]
-            if found.error is not None:
-                raise KafkaException(found.error)
-        except KafkaException as error:
-            raise TransactionAbortedError(
-                f"partitions of {self._source}: {kafka_error(error).str()}"
-            ) from error
-        # A broker may be the last to learn of partitions that the group has given out already, or
-        # that were there at the start.
-        self._restorer.check_partitions(max(len(found.partitions), max(self.runs) + 1))
-        self._counted = True
+        if not self._counted:
+            self._restorer.check_partitions(max(self.runs) + 1)
+            self._counted = True
 
     def _begin(self, run: PartitionRun) -> None:
         source = TopicPartition(self._source, run.partition)

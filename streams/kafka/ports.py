@@ -118,7 +118,6 @@ class GroupConsumer(Protocol):
     def consume(self, num_messages: int, timeout: float) -> list[Any]: ...  # noqa: D102
     def assign(self, partitions: list[Any]) -> None: ...  # noqa: D102
     def incremental_assign(self, partitions: list[Any]) -> None: ...  # noqa: D102
-    def list_topics(self, topic: str, timeout: float) -> Any: ...  # noqa: D102
     def committed(self, partitions: list[Any], timeout: float) -> list[Any]: ...  # noqa: D102
     def offsets_for_times(self, partitions: list[Any], timeout: float) -> list[Any]: ...  # noqa: D102
     def consumer_group_metadata(self) -> Any: ...  # noqa: D102

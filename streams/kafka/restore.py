@@ -20,11 +20,14 @@ from streams.kafka.errors import (
     KafkaUnavailableError,
     PartitionCountError,
     StateNotRestorableError,
+    TransactionAbortedError,
     kafka_error,
 )
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.snapshots import ChunkHeader, CommitMark, decode_chunk
 
+# A broker that is not there for longer is asked again, and polls go on in between.
+_METADATA_TIMEOUT_S = 3.0
 # One step of a restore keeps the loop from polling for at most about this long.
 _STEP_S = 0.05
 _MESSAGES_PER_STEP = 2_000
@@ -126,12 +129,27 @@ class Restorer:
         """Closes the reader."""
         self._reader.close()
 
-    def check_partitions(self, count: int) -> None:
+    def check_partitions(self, given_out: int) -> None:
         """Compares how many partitions the source has with how many it had at the start.
+
+        Args:
+            given_out: So many the group knows of; a broker may be the last to learn of them.
 
         Raises:
             PartitionCountError: There are more; a topic never has fewer.
+            TransactionAbortedError: The broker does not say.
         """
+        try:
+            # Not by the consumer of the group: librdkafka then fetches only after a second.
+            answer = self._reader.list_topics(self._source, _METADATA_TIMEOUT_S)
+            found = answer.topics[self._source]
+            if found.error is not None:
+                raise KafkaException(found.error)
+        except KafkaException as error:
+            raise TransactionAbortedError(
+                f"partitions of {self._source}: {kafka_error(error).str()}"
+            ) from error
+        count = max(len(found.partitions), given_out)
         if count > self._partitions:
             raise self._moved(self._partitions, "when this process began", count)
 

@@ -29,8 +29,8 @@ class RandomRestorer:
         run.start_at(self.targets[run.partition], 0, "")
         yield
 
-    def check_partitions(self, count: int) -> None:
-        assert count == PARTITIONS
+    def check_partitions(self, given_out: int) -> None:
+        assert given_out <= PARTITIONS
 
     def close(self) -> None:
         pass
