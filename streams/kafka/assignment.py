@@ -6,6 +6,7 @@ raise nothing. A partition that is given back keeps its state for the case that 
 has worked on it in between.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -28,6 +29,8 @@ from streams.metrics import LoopMetrics
 
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
+# Longer than a broker that is well takes to say where a partition ends.
+_WAKE_UP_S = 0.05
 # A client may wait for ever for a coordinator that came back under it; a new one does not.
 _MOST_UNANSWERED = 3
 
@@ -254,7 +257,12 @@ class Assignment:
         self.seek(run)
         run.live = True
         run.task.touch_all()
-        self._consumer.resume([TopicPartition(self._source, run.partition)])
+        place = TopicPartition(self._source, run.partition)
+        self._consumer.resume([place])
+        # A question to the partition's broker: without one librdkafka's thread for it may sleep
+        # for up to a second before it fetches. The answer does not matter.
+        with contextlib.suppress(KafkaException):
+            self._consumer.get_watermark_offsets(place, _WAKE_UP_S)
 
     def _release(self, partitions: list[TopicPartition], *, park: bool) -> None:
         for part in partitions:
