@@ -1,11 +1,14 @@
 """`mystocks verify` finds what was done to a log, and nothing where nothing was done."""
 
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from mystocks.cli.verify_run import verify_features, verify_ticks
+from streams.kafka.errors import KafkaUnavailableError
 from tests.roles.rig import PARTITIONS, committed_reader
 
 pytestmark = pytest.mark.kafka
@@ -132,6 +135,18 @@ def test_a_block_of_earlier_ticks_behind_later_ones_is_found(features, kafka_boo
     assert report.problems == [f"{rig.output} 1:2 is of source offset 2, after 5"]
 
 
+def patiently(check):
+    """Asks again while a broker that others use too does not serve the log."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return check()
+        except KafkaUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def test_a_damaged_batch_is_a_finding_with_its_place(features, tmp_path_factory):
     rig = features("")
     rig.start()
@@ -143,18 +158,18 @@ def test_a_damaged_batch_is_a_finding_with_its_place(features, tmp_path_factory)
     assert verify_features(rig.settings, rig.output).ok
 
     damaged = damage_last_batch(tmp_path_factory, rig.source, 2)
-    source = verify_ticks(rig.settings, rig.source)
+    source = patiently(lambda: verify_ticks(rig.settings, rig.source))
     assert not source.ok
     assert 0 < source.ticks < 3000
     [text] = source.damaged
     assert f"at offset {damaged} of {rig.source} 2, was damaged" in text
-    report = verify_features(rig.settings, rig.output)
+    report = patiently(lambda: verify_features(rig.settings, rig.output))
     assert (report.ok, report.damaged, report.gaps, report.differing) == (False, 1, 0, 0)
     assert report.rows == 3000
     assert f"at offset {damaged} of {rig.source} 2" in report.problems[0]
 
     damaged = damage_last_batch(tmp_path_factory, rig.output, 1)
-    report = verify_features(rig.settings, rig.output)
+    report = patiently(lambda: verify_features(rig.settings, rig.output))
     assert (report.ok, report.damaged, report.rows < 3000) == (False, 2, True)
     assert f"at offset {damaged} of {rig.output} 1" in report.problems[0]
 
