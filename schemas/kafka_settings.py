@@ -11,11 +11,13 @@ ENV_PREFIX = "MYSTOCKS_"
 ENV_DELIMITER = "__"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the settings: frozen, and without keys that nobody knows."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class KafkaSecurity(_Section):
+class KafkaSecurity(Section):
     """How to log in to Kafka; the defaults suit the embedded broker on the loopback interface."""
 
     protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
@@ -39,7 +41,7 @@ class KafkaSecurity(_Section):
         return self
 
 
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """Connection to Kafka and the properties of topics that this project creates.
 
     Attributes:

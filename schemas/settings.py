@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from schemas.bars_settings import BarsSettings
 from schemas.errors import ConfigurationError
-from schemas.kafka_settings import ENV_DELIMITER, ENV_PREFIX, KafkaSettings
+from schemas.kafka_settings import ENV_DELIMITER, ENV_PREFIX, KafkaSettings, Section
 from schemas.settings_errors import Sources, check_keys, explain_validation_error
 
 # Part of topic, group and Redis key names, hence Kafka's topic alphabet without the dot.
@@ -37,11 +37,7 @@ _MAX_TRANSACTION_TIMEOUT_MS = 900_000
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LogSettings(_Section):
+class LogSettings(Section):
     """What the log looks like: ``auto`` is console on a terminal and JSON elsewhere."""
 
     format: Literal["console", "json", "auto"] = "auto"
@@ -53,7 +49,7 @@ class LogSettings(_Section):
         return value.lower() if isinstance(value, str) else value
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Connection to Redis (or Valkey).
 
     Attributes:
@@ -82,7 +78,7 @@ class RedisSettings(_Section):
         return parts._replace(netloc=f"***@{address}" if at else address).geturl()
 
 
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """The feature set that a `features` role computes, and how it runs.
 
     Attributes:
@@ -173,14 +169,14 @@ class FeatureSettings(_Section):
         return self
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Where `/metrics` is served; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
     port: Port = 0
 
 
-class GrpcSettings(_Section):
+class GrpcSettings(Section):
     """The gRPC bridge.
 
     Attributes:
@@ -221,7 +217,7 @@ class GrpcSettings(_Section):
         return value
 
 
-class ComputeSettings(_Section):
+class ComputeSettings(Section):
     """Features on demand.
 
     Attributes:
@@ -237,7 +233,7 @@ class ComputeSettings(_Section):
     max_log_ticks: int = Field(default=10_000_000, ge=1)
 
 
-class HistorySettings(_Section):
+class HistorySettings(Section):
     """Reading topics by event time, with a cache on disk (``<data_dir>/history``).
 
     Attributes:
@@ -251,19 +247,19 @@ class HistorySettings(_Section):
     max_result_bytes: int = Field(default=4 * 1024**3, ge=1024**2)
 
 
-class GpuSettings(_Section):
+class GpuSettings(Section):
     """Bounds on the use of a GPU: the fraction is of its total memory, and a hard cap."""
 
     memory_fraction: float = Field(default=0.8, gt=0, le=1)
 
 
-class BacktestSettings(_Section):
+class BacktestSettings(Section):
     """How many backtests run at once."""
 
     max_concurrent: int = Field(default=5, ge=1, le=1000)
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How many trainings run at once."""
 
     max_concurrent: int = Field(default=3, ge=1, le=1000)
