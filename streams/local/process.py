@@ -53,8 +53,12 @@ def spawn(
 
 def terminate(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     """Asks a child to end and kills it after `timeout_s`; True when it ended by itself."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    return wait_or_kill(process, timeout_s)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Waits for a child's end and kills it after `timeout_s`; True when it ended by itself."""
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streams.local.process import kill, spawn, terminate
+from streams.local.process import kill, spawn, wait_or_kill
 from streams.local.rotated_file import RotatedFile
 
 _LAST_LINES = 20
@@ -43,6 +43,7 @@ class RoleProcess:
         self.started = time.monotonic()
         self.ready: dict[str, Any] | None = None
         self._echo = echo
+        self._asked_to_stop = False
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._file = RotatedFile(log)
         self._process = spawn(command, output=subprocess.PIPE, env=env)
@@ -62,13 +63,18 @@ class RoleProcess:
         return status
 
     def ask_to_stop(self) -> None:
-        """Sends SIGTERM: it finishes and commits what is in flight, then ends."""
-        if self._process.poll() is None:
+        """Sends SIGTERM: it finishes and commits what is in flight, then ends.
+
+        It is sent once; a role takes a second signal as the wish to end at once.
+        """
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
             self._process.terminate()
 
     def stop(self, timeout_s: float) -> bool:
         """Ends it, by force after `timeout_s`; True when it ended by itself."""
-        ended = terminate(self._process, timeout_s)
+        self.ask_to_stop()
+        ended = wait_or_kill(self._process, timeout_s)
         self._reader.join(timeout=1.0)
         return ended
 

@@ -153,6 +153,34 @@ def test_stop_drains(supervise, tmp_path):
     assert (tmp_path / "worker.log").read_text().endswith("drained\n")
 
 
+def test_each_role_is_asked_once_to_stop_and_drains_at_its_own_pace(supervise):
+    def draining(role, seconds):
+        ready = json.dumps({"event": "ready", "role": role})
+        return [
+            "import signal, sys, time",
+            "def drain(number, _frame):",
+            "    signal.signal(number, signal.SIG_DFL)",
+            f"    time.sleep({seconds})",
+            "    print('drained', flush=True)",
+            "    sys.exit(0)",
+            "signal.signal(signal.SIGTERM, drain)",
+            f"print({ready!r}, flush=True)",
+            "time.sleep(60)",
+        ]
+
+    paces = {"quick": 0.1, "slow": 0.5}
+    supervisor = supervise(
+        {
+            role: [sys.executable, "-c", "\n".join(draining(role, seconds))]
+            for role, seconds in paces.items()
+        }
+    )
+    start(supervisor)
+    assert supervisor.stop()
+    assert ("quick", "drained") in supervisor.echoed
+    assert ("slow", "drained") in supervisor.echoed
+
+
 def test_stop_kills_what_does_not_drain(supervise):
     supervisor = supervise(role("signal.signal(signal.SIGTERM, signal.SIG_IGN)", READY, WAIT))
     start(supervisor)
