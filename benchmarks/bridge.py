@@ -33,9 +33,15 @@ from schemas.topics import topic_specs
 from streams.kafka.admin import ensure_topics
 from streams.local.stack import LocalStack
 
-PARTITIONS = 4
+# One for each core: a client sends a request for each partition, and most of what the broker does
+# is the same for every request.
+PARTITIONS = 2
+# A broker is quickest once its runtime has compiled what is hot. With `--quick` there is no time
+# for that, and it is started without the compiler that would need it.
+WARM_UP_S = 75
 LOAD = Path(__file__).with_name("bridge_load.py")
 PARTS = ("echo", "single", "sdk", "batch", "processes", "latency", "fanout", "idle", "compute")
+STREAMS = 10
 SUBSCRIBERS = 100
 IDLE_STREAMS = 1000
 FANOUT_RATE = 15_000
@@ -168,7 +174,7 @@ def measure(
     if wanted("processes"):
         note("bridge_processes_2", two_processes(roles, small))
     if wanted("latency"):
-        result = load("paced", address, 10, 5000, 8 if not quick else 3)
+        result = load("paced", address, STREAMS, 5000, 8 if not quick else 3)
         note("stream_p50_ms", result["p50_ms"])
         note("stream_p99_ms", result["p99_ms"])
     if wanted("fanout"):
@@ -233,7 +239,9 @@ def main() -> None:
 
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        endpoints = stack.enter_context(LocalStack(directory / "stack", ephemeral=True))
+        endpoints = stack.enter_context(
+            LocalStack(directory / "stack", ephemeral=True, quick_start=arguments.quick)
+        )
         settings = load_settings(
             kafka={"bootstrap_servers": endpoints.kafka, "partitions": PARTITIONS},
             redis={"url": endpoints.redis},
@@ -246,6 +254,8 @@ def main() -> None:
         roles.start("features")
         roles.start("compute")
         bridge = roles.start("bridge")
+        if not arguments.quick:
+            load("paced", bridge[1]["grpc"], STREAMS, 5000, WARM_UP_S)
         for _ in range(rounds):
             measure(
                 roles,

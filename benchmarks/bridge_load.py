@@ -6,6 +6,7 @@ Bare stubs of the generated code on grpc.aio, except for `sdk`, which is `mystoc
 """
 
 import asyncio
+import heapq
 import json
 import sys
 import time
@@ -149,17 +150,41 @@ async def exchange(
     return {"ticks_per_s": each * STREAMS / seconds}
 
 
+class Clock:
+    """Wakes all who wait for a time once a millisecond, rather than each by a timer of its own."""
+
+    async def __aenter__(self) -> "Clock":
+        self._began = time.perf_counter()
+        self._waiting: list[tuple[float, int, asyncio.Future]] = []
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def until(self, seconds: float) -> None:
+        """Returns once so many seconds have passed."""
+        if time.perf_counter() - self._began < seconds:
+            future = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (seconds, id(future), future))
+            await future
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter() - self._began
+            while self._waiting and self._waiting[0][0] <= now:
+                heapq.heappop(self._waiting)[2].set_result(None)
+
+
 async def paced(address: str, streams: int, rate: float, seconds: float) -> dict:
     """Streams of single ticks at a steady rate; time from the send to the row back."""
 
     async def requests(stream: int):
         symbol = SYMBOLS[stream % len(SYMBOLS)] + f".{stream // len(SYMBOLS)}"
         step, each = streams / rate, int(rate * seconds / streams)
-        start = time.perf_counter() + step * stream / streams
         for i in range(each):
-            wait = start + i * step - time.perf_counter()
-            if wait > 0:
-                await asyncio.sleep(wait)
+            await clock.until(step * (i + stream / streams))
             one = tick(symbol, time.time_ns())
             yield realtime_pb2.MarketDataRequest(number=i, tick=one)
 
@@ -169,7 +194,8 @@ async def paced(address: str, streams: int, rate: float, seconds: float) -> dict
         Exchange(realtime_pb2_grpc.RealTimeServiceStub(links[s % len(links)]), requests(s), each)
         for s in range(streams)
     ]
-    await asyncio.gather(*(run.run() for run in runs))
+    async with Clock() as clock:
+        await asyncio.gather(*(run.run() for run in runs))
     for link in links:
         await link.close()
     kept = [np.concatenate(run.delays) for run in runs]

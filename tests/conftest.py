@@ -39,7 +39,7 @@ def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _start_keeper(shared: Path, session_pid: int) -> dict:
     output = shared / "servers.out"
-    command = [sys.executable, "-m", "streams.local", str(shared / "servers")]
+    command = [sys.executable, "-m", "streams.local", "--quick-start", str(shared / "servers")]
     with output.open("w") as file:
         keeper = subprocess.Popen(
             [*command, "--while-pid", str(session_pid)],

@@ -57,6 +57,7 @@ class LocalRun:
         self._stack = LocalStack(
             settings.data_dir,
             ephemeral=ephemeral,
+            quick_start=ephemeral,
             kafka=settings.kafka.bootstrap_servers is None,
             redis=settings.redis.url is None,
             progress=progress,

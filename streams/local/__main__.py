@@ -28,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m streams.local", description=__doc__)
     parser.add_argument("directory", type=Path, nargs="?", help="data directory")
     parser.add_argument("--while-pid", type=int, metavar="PID", help="end when this process ends")
+    parser.add_argument("--quick-start", action="store_true", help="for a life of a few minutes")
     parser.add_argument("--prepare", action="store_true", help="download what is needed and end")
     arguments = parser.parse_args()
     if not arguments.prepare and arguments.directory is None:
@@ -36,7 +37,7 @@ def main() -> int:
         if arguments.prepare:
             prepare()
         else:
-            serve(arguments.directory, arguments.while_pid)
+            serve(arguments.directory, arguments.while_pid, quick_start=arguments.quick_start)
     except MyStocksError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -49,11 +50,11 @@ def prepare() -> None:
     ensure_class_data(java, ensure_jars(_report), _report)
 
 
-def serve(directory: Path, while_pid: int | None) -> None:
+def serve(directory: Path, while_pid: int | None, *, quick_start: bool = False) -> None:
     """Runs the stack until a signal, the end of process `while_pid`, or the end of a server."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    stack = LocalStack(directory)
+    stack = LocalStack(directory, quick_start=quick_start)
     try:
         print(json.dumps(asdict(stack.start())), flush=True)
         while (reason := stack.failure()) is None:

@@ -75,6 +75,7 @@ def _make(archive: Path, java: Java, jars: Path) -> bool:
                 f"-XX:ArchiveClassesAtExit={partial}",
                 *([_use(base)] if base.exists() else []),
             ],
+            quick_start=True,
         )
         try:
             broker.launch()

@@ -55,6 +55,7 @@ class LocalStack:
         data_dir: Path,
         *,
         ephemeral: bool = False,
+        quick_start: bool = False,
         kafka: bool = True,
         redis: bool = True,
         kafka_port: int = 0,
@@ -67,6 +68,8 @@ class LocalStack:
             data_dir: Directory for data and logs; made if missing. One stack at a time uses it.
             ephemeral: Keep the servers' data in a temporary directory that `stop` removes;
                 logs still go to `data_dir`.
+            quick_start: For stacks that live a minute or two: a broker that is quick at once,
+                rather than quickest after a minute.
             kafka: Run a broker.
             redis: Run a Redis server.
             kafka_port: The port the broker must have; 0 lets it have any.
@@ -75,6 +78,7 @@ class LocalStack:
         """
         self._data_dir = data_dir
         self._ephemeral = ephemeral
+        self._quick_start = quick_start
         self._run_kafka = kafka
         self._run_redis = redis
         self._kafka_port = kafka_port
@@ -189,6 +193,7 @@ class LocalStack:
                 java=java,
                 jars=jars,
                 jvm_flags=ensure_class_data(java, jars, self._progress),
+                quick_start=self._quick_start,
                 port=self._kafka_port,
                 keep_open=keep_open,
             )

@@ -145,6 +145,7 @@ class World:
             java=java,
             jars=jars,
             jvm_flags=ensure_class_data(java, jars),
+            quick_start=True,
         )
         self.redis = ValkeyServer(directory / "redis", directory / "redis.log")
         self.broker.launch()

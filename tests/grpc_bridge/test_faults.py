@@ -75,7 +75,7 @@ class OwnBroker:
     def __init__(self, directory, redis_url):
         self._directory = directory
         self._redis = redis_url
-        self.stack = LocalStack(directory / "stack", redis=False)
+        self.stack = LocalStack(directory / "stack", quick_start=True, redis=False)
         self.bootstrap = self.stack.start().kafka
 
     def settings(self, **grpc):
@@ -89,7 +89,7 @@ class OwnBroker:
         """As after a crash, on the same port."""
         self.send(signal.SIGKILL)
         self.stack.stop()
-        self.stack = LocalStack(self._directory / "stack", redis=False)
+        self.stack = LocalStack(self._directory / "stack", quick_start=True, redis=False)
         assert self.stack.start().kafka == self.bootstrap
 
 

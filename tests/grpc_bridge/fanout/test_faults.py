@@ -42,6 +42,7 @@ def own_broker(tmp_path: Path):
         java=java,
         jars=jars,
         jvm_flags=ensure_class_data(java, jars),
+        quick_start=True,
     )
     broker.launch()
     broker.wait_ready()

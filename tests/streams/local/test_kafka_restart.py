@@ -29,7 +29,12 @@ def broker(tmp_path):
     java, jars = find_java(), ensure_jars()
     flags = ensure_class_data(java, jars)
     server = KafkaBroker(
-        tmp_path / "kafka", tmp_path / "kafka.log", java=java, jars=jars, jvm_flags=flags
+        tmp_path / "kafka",
+        tmp_path / "kafka.log",
+        java=java,
+        jars=jars,
+        jvm_flags=flags,
+        quick_start=True,
     )
     server.launch()
     server.wait_ready()

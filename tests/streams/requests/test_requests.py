@@ -203,7 +203,7 @@ async def test_answered_requests_are_not_taken_again_by_the_next_worker(rig):
 
 
 async def test_a_lost_broker_is_named(rig, tmp_path):
-    stack = LocalStack(tmp_path / "broker", redis=False)
+    stack = LocalStack(tmp_path / "broker", quick_start=True, redis=False)
     kafka = rig.settings.kafka.model_copy(update={"bootstrap_servers": stack.start().kafka})
     rig.settings = rig.settings.model_copy(update={"kafka": kafka})
     try:
