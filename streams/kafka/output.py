@@ -23,6 +23,11 @@ from streams.kafka.watchdog import Watchdog
 DEADLINE_S = 60.0
 # One attempt of a blocking call.
 _ATTEMPT_S = 10.0
+# By now the broker has ended the transaction by itself. A client that gets answers to other
+# questions but none to this has lost its coordinator (librdkafka 2.16, when a broker was out of the
+# cluster for a moment) and never sends the request; only a new one does.
+_STUCK_S = 20.0
+_METADATA_S = 2.0
 # Longer than a coordinator that is well takes for offsets.
 _OFFSETS_S = 4.0
 # The broker needs about this long to write the end of a transaction into its partitions. One that
@@ -303,7 +308,19 @@ class ExactlyOnceOutput(_ProducerOutput):
                         f"expected the broker to answer {doing}, did not within "
                         f"{deadline - began:.3g} s ({cause.str()}); check the broker"
                     ) from error
+                if self.open and time.monotonic() - began > _STUCK_S and self._broker_answers():
+                    raise OutputFailedError(
+                        f"expected an answer to {doing} within {_STUCK_S:.0f} s, got none although "
+                        f"the broker answers ({cause.str()}); restart the role"
+                    ) from error
                 time.sleep(0.01)
+
+    def _broker_answers(self) -> bool:
+        try:
+            self._producer.list_topics(timeout=_METADATA_S)
+        except KafkaException:
+            return False
+        return True
 
 
 class AtLeastOnceOutput(_ProducerOutput):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from streams.kafka.errors import FENCED_EXIT_CODE
 from tests.faults.slow_role import SLOW
 from tests.faults.world import (
+    BROKER_SESSION_S,
     MAX_POLL_INTERVAL_S,
     PARTITIONS,
     RECOVERY_BOUND_S,
@@ -96,6 +97,12 @@ def kill_broker(world: World) -> None:
     world.await_progress()
 
 
+def freeze_broker(world: World) -> None:
+    """SIGSTOP of the broker until the cluster has taken it for dead, then SIGCONT."""
+    world.freeze_broker(BROKER_SESSION_S + world.random.uniform(0.5, 1.5))
+    world.await_progress()
+
+
 def kill_redis(world: World) -> None:
     """kill -9 of Redis, which comes back empty; the stream does not wait for it."""
     world.kill_redis()
@@ -139,6 +146,7 @@ SCENARIOS: tuple[Callable[[World], None], ...] = (
     scale_up_and_down,
     kill_while_scaling,
     kill_broker,
+    freeze_broker,
     kill_redis,
     fill_with_garbage,
     two_with_one_identity,

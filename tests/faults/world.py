@@ -42,6 +42,8 @@ TIME = 1_700_000_000_000_000_000
 SESSION_TIMEOUT_S = 3.0
 TRANSACTION_TIMEOUT_S = 2.0
 MAX_POLL_INTERVAL_S = 4.0
+# Of the embedded broker in its cluster; see streams/local/kafka.py.
+BROKER_SESSION_S = 3.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -227,6 +229,11 @@ class World:
     def kill_broker(self) -> None:
         os.kill(self.broker.pid, signal.SIGKILL)
         self.broker.stop()
+
+    def freeze_broker(self, seconds: float) -> None:
+        os.kill(self.broker.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(self.broker.pid, signal.SIGCONT)
 
     def start_broker(self) -> None:
         self.broker.launch(self.broker.port)

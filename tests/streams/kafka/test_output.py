@@ -79,6 +79,9 @@ class Silent:
         self.now += timeout
         return 1
 
+    def list_topics(self, timeout: float) -> None:
+        self._wait("list_topics", timeout)
+
     def _wait(self, call: str, timeout: float) -> None:
         self.calls.append(call)
         self.now += timeout
@@ -112,6 +115,14 @@ def test_without_a_deadline_each_call_has_a_minute(monkeypatch):
     with pytest.raises(KafkaUnavailableError, match="within 60 s"):
         output.abort()
     assert 60 <= producer.now - began <= 70.1
+
+
+@pytest.mark.parametrize("call", ["commit", "abort"])
+def test_a_client_that_lost_its_coordinator_asks_for_a_new_process(call, monkeypatch):
+    producer, output = silent(monkeypatch, "send_offsets", "list_topics")
+    with pytest.raises(OutputFailedError, match=f"{call}_transaction.*restart the role"):
+        output.commit([], object()) if call == "commit" else output.abort()
+    assert producer.now < 45
 
 
 def test_a_commit_for_which_no_time_is_left_is_not_begun(monkeypatch):
