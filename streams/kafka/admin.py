@@ -11,6 +11,8 @@ from schemas.topics import TopicSpec
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 
+# Until every broker knows of a new topic.
+_JUST_CREATED_S = 1.0
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
@@ -126,12 +128,16 @@ def partition_count(admin: AdminClient, topic: str) -> int:
     Raises:
         KafkaUnavailableError: The topic does not exist.
     """
-    found = admin.list_topics(topic, timeout=CALL_TIMEOUT_S).topics.get(topic)
-    if found is None or found.error is not None:
-        raise KafkaUnavailableError(
-            f"expected topic {topic}, was not there; create it with `mystocks topics apply`"
-        )
-    return len(found.partitions)
+    deadline = time.monotonic() + _JUST_CREATED_S
+    while True:
+        found = admin.list_topics(topic, timeout=CALL_TIMEOUT_S).topics.get(topic)
+        if found is not None and found.error is None:
+            return len(found.partitions)
+        if time.monotonic() > deadline:
+            raise KafkaUnavailableError(
+                f"expected topic {topic}, was not there; create it with `mystocks topics apply`"
+            )
+        time.sleep(0.05)
 
 
 def partition_counts(admin: AdminClient) -> dict[str, int]:
