@@ -26,7 +26,7 @@ test: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	rm -f .coverage .coverage.*
-	$(PY) -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=json:.coverage.json
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=json:.coverage.json
 	$(PY) scripts/check_coverage.py .coverage.json
 
 lint: setup

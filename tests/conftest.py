@@ -95,6 +95,12 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a broker first: they take longest, and none should be left to one worker."""
+    items.sort(key=lambda item: item.get_closest_marker("kafka") is None)
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With ``-m gpu`` read only the GPU's test files: the machine may lack all else they import."""
     other = collection_path.suffix == ".py" and not collection_path.name.startswith("test_gpu_")

@@ -11,7 +11,7 @@ from tests.roles.rig import PARTITIONS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-TICKS, KILLS, SYMBOLS = 200_000, 5, 300
+TICKS, KILLS, SYMBOLS = 100_000, 5, 300
 
 
 def messages() -> list[tuple[str, bytes]]:
@@ -75,9 +75,9 @@ def test_every_row_exactly_once_after_five_kills(features):
 def test_at_least_once_repeats_rows_after_a_kill_and_loses_none(features):
     rig = features("", snapshot_interval_s=0.5, guarantee="at_least_once")
     quiet = features("quiet", source_topic=rig.source)
-    kill_while_producing(rig, messages()[:100_000])
+    kill_while_producing(rig, messages())
     quiet.start()
-    expected = quiet.await_rows(100_000)
+    expected = quiet.await_rows(TICKS)
     rows = rig.await_identities({p: len(expected.numbers(p)) for p in range(PARTITIONS)})
     for partition in range(PARTITIONS):
         numbers = rows.numbers(partition)

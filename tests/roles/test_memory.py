@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kafka
 
 BATCH = 1000
 # Of encoded ticks: more than a process may hold, and three times that.
-SHORT, LONG = 128 * 1024**2, 384 * 1024**2
+SHORT, LONG = 96 * 1024**2, 288 * 1024**2
 # Far less than the difference of the two backlogs.
 NOISE = 96 * 1024**2
 # What the page about faults promises: the measured 501 MB and some room.
