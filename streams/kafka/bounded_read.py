@@ -200,11 +200,18 @@ class TopicReader:
                     done = [TopicPartition(self._topic, p) for p in finished]
                     client.pause(done)
                     paused += done
+        except DamagedLogError:
+            # librdkafka takes the end of the damaged batch for the next one and asks for the
+            # offset that it finds there. "Offset out of range" would come to the next reading.
+            client.close()
+            self._consumer = None
+            raise
         finally:
-            # A pause would outlast the assignment.
-            if paused:
-                client.resume(paused)
-            client.unassign()
+            if self._consumer is not None:
+                # A pause would outlast the assignment.
+                if paused:
+                    client.resume(paused)
+                client.unassign()
 
     @property
     def client(self) -> Consumer:

@@ -12,11 +12,11 @@ from tests.roles.rig import FeaturesRig
 def features(
     kafka_bootstrap: str, redis_url: str, unique: str, tmp_path: Path
 ) -> Iterator[Callable[..., FeaturesRig]]:
-    """Makes feature sets of this test; the argument tells several apart."""
+    """Makes feature sets of this test; `suffix` tells several apart."""
     made: list[FeaturesRig] = []
 
-    def make(suffix: str = "", **settings: object) -> FeaturesRig:
-        rig = FeaturesRig(f"{unique}{suffix}", kafka_bootstrap, redis_url, tmp_path, **settings)
+    def make(suffix: str = "", *, kafka: str = kafka_bootstrap, **settings: object) -> FeaturesRig:
+        rig = FeaturesRig(f"{unique}{suffix}", kafka, redis_url, tmp_path, **settings)
         made.append(rig)
         return rig
 
