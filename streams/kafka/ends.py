@@ -8,21 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.errors import kafka_error
+from streams.kafka.patience import patiently
 
-_RETRY_S = 0.02
 # A broker that does not say for so long is away; what others say comes with its silence.
 _ANSWER_TIMEOUT_S = 2.0
-# While a partition is new or moves to another broker, or its broker restarts.
-_FOR_A_MOMENT = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-    }
-)
 
 
 def first_and_end(consumer: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -36,22 +25,20 @@ def first_and_end(consumer: Consumer, place: TopicPartition, timeout_s: float) -
     Raises:
         KafkaException: The broker did not say in time.
     """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        left = deadline - time.monotonic()
+
+    def ask(left_s: float) -> tuple[int, int]:
         try:
-            low, high = consumer.get_watermark_offsets(place, max(left, _RETRY_S))
-            return low, high
+            low, high = consumer.get_watermark_offsets(place, left_s)
         except KafkaException as error:
-            code = kafka_error(error).code()
-            if left <= 0 or code not in _FOR_A_MOMENT:
-                raise
-            if code == KafkaError._UNKNOWN_PARTITION:
+            if kafka_error(error).code() == KafkaError._UNKNOWN_PARTITION:
                 # The client keeps what it was told while the partition had no leader, for up to
                 # 15 minutes, unless it is asked to ask again.
                 with contextlib.suppress(KafkaException):
-                    consumer.list_topics(place.topic, timeout=left)
-            time.sleep(_RETRY_S)
+                    consumer.list_topics(place.topic, timeout=left_s)
+            raise
+        return low, high
+
+    return patiently(ask, timeout_s)
 
 
 class BackgroundLogEnds:
