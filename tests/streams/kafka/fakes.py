@@ -27,6 +27,8 @@ DEAD, LATE, CLOCK = "ticks.dead-letter", "ticks.late", "clock"
 
 # At most this many messages of a partition in one poll, so that partitions take turns.
 _FETCH = 2
+# Polls during which librdkafka's thread for a broker sleeps on after a resume, unless it is woken.
+_NAP = 5
 
 
 class CrashError(Exception):
@@ -125,6 +127,8 @@ class FakeConsumer:
         self._script: list[tuple[str, list[int]]] = []
         self._positions: dict[tuple[str, int], int] = {}
         self._paused: set[tuple[str, int]] = set()
+        # Resumed partitions whose thread sleeps, with the polls that are left.
+        self._asleep: dict[tuple[str, int], int] = {}
         self._stale: list[Message] = []
         self._at_end: set[tuple[str, int]] = set()
         self._turn = 0
@@ -179,7 +183,7 @@ class FakeConsumer:
         places = list(self._positions.items())
         self._turn += 1
         for place, position in places[self._turn % 2 :] + places[: self._turn % 2]:
-            if place in self._paused:
+            if place in self._paused or self._sleeps(place):
                 continue
             log = self._broker.log(*place)[: self._broker.end(*place)]
             if position < self._broker.low[place]:
@@ -235,7 +239,15 @@ class FakeConsumer:
         self._paused |= {(p.topic, p.partition) for p in partitions}
 
     def resume(self, partitions: list[TopicPartition]) -> None:
-        self._paused -= {(p.topic, p.partition) for p in partitions}
+        places = {(p.topic, p.partition) for p in partitions}
+        self._asleep |= dict.fromkeys(places & self._paused, _NAP)
+        self._paused -= places
+
+    def _sleeps(self, place: tuple[str, int]) -> bool:
+        left = self._asleep.pop(place, 0)
+        if left > 1:
+            self._asleep[place] = left - 1
+        return left > 0
 
     def seek(self, partition: TopicPartition) -> None:
         self._positions[partition.topic, partition.partition] = partition.offset
@@ -245,6 +257,9 @@ class FakeConsumer:
         self, partition: TopicPartition, timeout: float = 0, cached: bool = False
     ) -> tuple[int, int]:
         place = (partition.topic, partition.partition)
+        if not cached:
+            # A request wakes the thread that sends it.
+            self._asleep.pop(place, None)
         return self._broker.low[place], self._broker.end(*place)
 
     def close(self) -> None:
