@@ -1,17 +1,12 @@
 """A transactional producer in memory, for the real outputs to write to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.output import ExactlyOnceOutput
-
-if TYPE_CHECKING:
-    from tests.streams.kafka.fakes import Broker
+from tests.streams.kafka.fakes.broker import Broker
 
 
 @dataclass
