@@ -5,7 +5,6 @@ the input into batches gives the same bars in the same order.
 """
 
 import numpy as np
-from numba import njit
 
 from processors.bars.layout import (
     AMOUNT,
@@ -52,11 +51,12 @@ from processors.bars.layout import (
 )
 from processors.bars.session_kernel import NO_SESSION, bar_range, segment_at, session_start
 from processors.bars.totals_kernel import traded, waiting_are_refuted
+from schemas.machine_code import kept_njit
 
 _NEWEST_TIME = 2**63 - 1
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def advance(
     ticks: Ticks,
     outcome: Bytes,
@@ -122,7 +122,7 @@ def advance(
     return stray
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def silent_symbols(symbols: int, now: int, idle: int, lateness: int, bars: BarArrays) -> Codes:
     """Returns the symbols of which the clock has bars to close, int32, ascending.
 
@@ -153,7 +153,7 @@ def silent_symbols(symbols: int, now: int, idle: int, lateness: int, bars: BarAr
     return found[:count]
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def close_silent(slots: Codes, now: int, lateness: int, bars: BarArrays, out: Emitted) -> None:
     """Closes the bars of symbols whose due time has passed by the clock.
 
@@ -169,13 +169,13 @@ def close_silent(slots: Codes, now: int, lateness: int, bars: BarArrays, out: Em
             _close_until(bars, slot, j, now, lateness, 0, out)
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _is_past(due: int, watermark: int, lateness: int) -> bool:
     """Whether no tick before `due` is taken any more."""
     return watermark != 0 and watermark - due >= lateness
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _bar_at(
     bars: BarArrays,
     slot: int,
@@ -226,7 +226,7 @@ def _bar_at(
     return place, given_up
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _add(bar: Longs, prices: Floats, time: int, price: float, size: float, amount: float) -> None:
     """Adds a tick; of equal times the first one opens and the last one closes."""
     if bar[TRADES] == 0:
@@ -246,7 +246,7 @@ def _add(bar: Longs, prices: Floats, time: int, price: float, size: float, amoun
     prices[AMOUNT] += amount
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _take_back(bars: BarArrays, slot: int, intervals: Longs, sessions: Sessions) -> None:
     """Takes what waiting totals have added from the bars of their time, and forgets them."""
     marks, totals = bars.marks[slot], bars.totals[slot]
@@ -267,7 +267,7 @@ def _take_back(bars: BarArrays, slot: int, intervals: Longs, sessions: Sessions)
                 _open(bars, slot, j, bar)
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _open(bars: BarArrays, slot: int, j: int, bar: int) -> None:
     """Notes that a bar has to be emitted when its time has come."""
     times, head = bars.times[slot, j, bar], bars.heads[slot, j]
@@ -277,7 +277,7 @@ def _open(bars: BarArrays, slot: int, j: int, bar: int) -> None:
             head[EARLIEST_OPEN] = times[DUE]
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _close_until(
     bars: BarArrays, slot: int, j: int, now: int, lateness: int, message: int, out: Emitted
 ) -> None:
@@ -292,7 +292,7 @@ def _close_until(
     _find_earliest(head, times, head[COUNT])
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _find_earliest(head: Longs, times: Longs, count: int) -> None:
     head[EARLIEST_OPEN] = 0
     for k in range(count):
@@ -301,7 +301,7 @@ def _find_earliest(head: Longs, times: Longs, count: int) -> None:
             return
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _emit(bars: BarArrays, slot: int, j: int, bar: int, message: int, out: Emitted) -> None:
     times = bars.times[slot, j, bar]
     row = out.used[j]

@@ -1,10 +1,4 @@
-"""The compiled part about sessions: which of them a tick belongs to, and which bar.
-
-Numba keeps compiled callers as long as their own file is the same: whoever changes this file in a
-working tree removes `__pycache__` beside it.
-"""
-
-from numba import njit
+"""The compiled part about sessions: which of them a tick belongs to, and which bar."""
 
 from processors.bars.calendars import (
     ACCEPT_FROM,
@@ -15,6 +9,7 @@ from processors.bars.calendars import (
     SESSION_OPEN,
 )
 from processors.bars.layout import Sessions
+from schemas.machine_code import kept_njit
 
 _DAY_NS = 86_400 * 10**9
 _NEWEST_TIME = 2**63 - 1
@@ -22,7 +17,7 @@ _NEWEST_TIME = 2**63 - 1
 ANY_TIME, NO_SESSION = -1, -2
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def segment_at(time: int, slot: int, sessions: Sessions) -> int:
     """Returns the row of the segment that a tick belongs to, `ANY_TIME` or `NO_SESSION`."""
     market = sessions.market[slot]
@@ -46,7 +41,7 @@ def segment_at(time: int, slot: int, sessions: Sessions) -> int:
     return row if time <= rows[row, ACCEPT_UNTIL] else NO_SESSION
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def session_start(time: int, segment: int, sessions: Sessions) -> int:
     """Returns when the session of a tick began; outside sessions that is the day of UTC."""
     start: int = time - time % _DAY_NS
@@ -55,7 +50,7 @@ def session_start(time: int, segment: int, sessions: Sessions) -> int:
     return start
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def bar_range(time: int, interval: int, segment: int, sessions: Sessions) -> tuple[int, int, int]:
     """Returns start, end and due time of the bar that a tick belongs to."""
     if segment >= 0:

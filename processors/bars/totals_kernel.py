@@ -3,14 +3,9 @@
 A tick that its symbol's watermark does not believe yet (see `TickOrder`) brings totals that wait:
 ticks after it count from the totals before it, unless they confirm it. What it added itself is
 taken back from its bars when it is refuted.
-
-Numba keeps compiled callers as long as their own file is the same: whoever changes this file in a
-working tree removes `__pycache__` beside it.
 """
 
 import math
-
-from numba import njit
 
 from processors.bars.layout import (
     TOTAL_AMOUNT,
@@ -27,9 +22,10 @@ from processors.bars.layout import (
     Ticks,
 )
 from processors.bars.session_kernel import NO_SESSION
+from schemas.machine_code import kept_njit
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def waiting_are_refuted(slot: int, time: int, watermark: int, bars: BarArrays) -> bool:
     """Takes waiting totals over if a tick confirms them; returns whether it refutes them.
 
@@ -50,7 +46,7 @@ def waiting_are_refuted(slot: int, time: int, watermark: int, bars: BarArrays) -
     return bool(time < marks[WAITING_AT])
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def traded(
     ticks: Ticks, i: int, in_time: bool, segment: int, session: int, bars: BarArrays
 ) -> tuple[float, float, bool]:

@@ -4,7 +4,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from schemas.machine_code import kept_njit
 
 Ints: TypeAlias = npt.NDArray[np.int32]
 
@@ -59,7 +60,7 @@ def _grown(needed: int) -> int:
     return int(1 << max(needed - 1, 1).bit_length())
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _highest(codes: Ints) -> int:
     highest = -1
     for i in range(codes.size):
@@ -67,7 +68,7 @@ def _highest(codes: Ints) -> int:
     return highest
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _group(
     codes: Ints,
     group_of_slot: Ints,

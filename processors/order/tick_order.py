@@ -16,7 +16,8 @@ tick refutes it. Late ticks and duplicates change nothing at all.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from schemas.machine_code import kept_njit
 
 Longs = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
@@ -109,7 +110,7 @@ class TickOrder:
         self.judge(np.zeros(1, np.int32), times, times, state)
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _judge(
     code: Codes,
     event_time: Longs,
@@ -128,7 +129,7 @@ def _judge(
             watermarks[i] = row[WATERMARK]
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _judge_one(
     time: np.int64,
     sequence: np.int64,
@@ -161,7 +162,7 @@ def _judge_one(
     return TAKE
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _is_remembered(time: np.int64, sequence: np.int64, row: Longs, remembered: int) -> bool:
     for k in range(_RING, _RING + 2 * remembered, 2):
         if row[k] == time and row[k + 1] == sequence:
@@ -169,7 +170,7 @@ def _is_remembered(time: np.int64, sequence: np.int64, row: Longs, remembered: i
     return False
 
 
-@njit(nogil=True, cache=True)
+@kept_njit()
 def _remember(time: np.int64, sequence: np.int64, row: Longs, remembered: int) -> None:
     slot = row[_NEXT]
     row[_NEXT] = slot + 1 if slot + 1 < remembered else 0

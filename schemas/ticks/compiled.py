@@ -10,10 +10,11 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from schemas.machine_code import kept_njit
 from schemas.ticks.columns import (
     AMOUNT,
     ASK,
@@ -51,7 +52,7 @@ _MIN_TIME = np.int64(MIN_EVENT_TIME_NS)
 
 def compiled(function: _Function) -> _Function:
     """Compiles on first call: cached on disk, IEEE division, without the interpreter lock."""
-    return cast(_Function, njit(cache=True, error_model="numpy", nogil=True)(function))
+    return cast(_Function, kept_njit(error_model="numpy")(function))
 
 
 @intrinsic  # type: ignore[misc, unused-ignore]
