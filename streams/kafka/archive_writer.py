@@ -13,11 +13,12 @@ from typing import Protocol, runtime_checkable
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from schemas.errors import UnavailableError
 from streams.kafka.archive import CHUNKS, CYCLE
 from streams.kafka.batch import header
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.ends import first_and_end
-from streams.kafka.errors import kafka_error
+from streams.kafka.feature_positions import last_records
 from streams.kafka.output import Output
 from streams.kafka.partition_run import PartitionRun
 from streams.kafka.snapshots import ChunkHeader, encode_chunk
@@ -159,26 +160,14 @@ class ArchiveWriter:
         """Returns the day of the newest complete snapshot in the log, or an empty text."""
         place = TopicPartition(self._topic, partition)
         try:
-            low, high = first_and_end(self._reader, place, CALL_TIMEOUT_S)
-            back = _LOOK_BACK
-            while low < high:
-                place.offset = max(low, high - back)
-                self._reader.assign([place])
-                last = None
-                while (message := self._reader.poll(CALL_TIMEOUT_S)) is not None:
-                    if message.error() is not None:
-                        break
-                    last = message
-                if last is not None:
-                    cycle = header(last.headers(), CYCLE) or ""
-                    complete = header(last.headers(), CHUNKS) is not None
-                    return cycle.partition("/")[0] if complete else ""
-                if place.offset == low:
-                    break
-                back *= _LOOK_BACK
-        except KafkaException as error:
+            marks = first_and_end(self._reader, place, CALL_TIMEOUT_S)
+            found = last_records(self._reader, self._topic, partition, marks, _LOOK_BACK)
+        except (KafkaException, UnavailableError) as error:
             # At worst the day has two snapshots.
-            _log.warning("archive not readable", error=kafka_error(error).str())
+            _log.warning("archive not readable", error=str(error))
+            return ""
         finally:
             self._reader.unassign()
-        return ""
+        if not found or header(found[-1].headers(), CHUNKS) is None:
+            return ""
+        return (header(found[-1].headers(), CYCLE) or "").partition("/")[0]

@@ -13,8 +13,6 @@ from streams.kafka.ends import first_and_end
 
 # Event times may be this much newer than the timestamp of their record.
 TIMESTAMP_SLACK_MS = 3_600_000
-# Looking back for the last records of a partition begins with so many offsets.
-_LOOK_BACK = 64
 
 Marks = tuple[int, int]
 
@@ -98,7 +96,9 @@ def offset_of_row(consumer: Consumer, topic: str, partition: int, row: int, mark
     return low
 
 
-def last_records(consumer: Consumer, topic: str, partition: int, marks: Marks) -> list[Message]:
+def last_records(
+    consumer: Consumer, topic: str, partition: int, marks: Marks, look_back: int = 64
+) -> list[Message]:
     """Returns the newest committed records of a partition, oldest first, at least one if it can.
 
     Several, since after a restart an at-least-once job repeats rows: the last record need not have
@@ -109,13 +109,14 @@ def last_records(consumer: Consumer, topic: str, partition: int, marks: Marks) -
         topic: The topic.
         partition: The partition.
         marks: Its first offset and its end.
+        look_back: How many offsets to begin with; so many times more with each further look.
 
     Raises:
         KafkaException: The broker refused.
         UnavailableError: The broker did not answer.
     """
     low, high = marks
-    back = _LOOK_BACK
+    back = look_back
     records: list[Message] = []
     start = high
     while start > low and not records:
@@ -123,7 +124,7 @@ def last_records(consumer: Consumer, topic: str, partition: int, marks: Marks) -
         consumer.assign([TopicPartition(topic, partition, start)])
         while (message := _poll(consumer, topic)) is not None and message.offset() < high:
             records.append(message)
-        back *= _LOOK_BACK
+        back *= look_back
     return records
 
 

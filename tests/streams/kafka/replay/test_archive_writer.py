@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from confluent_kafka import KafkaError, Message
 
 from streams.kafka.archive_writer import ArchiveWriter
 from streams.kafka.errors import TransactionAbortedError
@@ -21,6 +22,28 @@ class Empty:
         return 0, 0
 
     def unassign(self) -> None: ...
+
+
+class Written(Empty):
+    """An archive with these records, and behind them offsets that hold none."""
+
+    def __init__(self, log: list[tuple[dict, bytes]], behind: int) -> None:
+        self._log = log
+        self._end = len(log) + behind
+        self._position = self._end
+
+    def get_watermark_offsets(self, _place, timeout):
+        return 0, self._end
+
+    def assign(self, places) -> None:
+        self._position = places[0].offset
+
+    def poll(self, _timeout) -> Message:
+        offset, self._position = self._position, self._position + 1
+        if offset >= len(self._log):
+            return Message("archive", 0, self._end, error=KafkaError(KafkaError._PARTITION_EOF))
+        headers, value = self._log[offset]
+        return Message("archive", 0, offset, value=value, headers=list(headers.items()))
 
 
 class Task:
@@ -121,6 +144,21 @@ def test_symbols_that_appear_meanwhile_are_part_of_it_and_a_new_owner_begins_ane
         loop.transaction()
     # Nothing of the first one is in this log, or it would stay at one.
     assert loop.cycles()["2026-01-05/110"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3, 20])
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_new_owner_adds_nothing_to_a_day_that_has_a_complete_snapshot(complete, behind):
+    loop = Loop(chunks=4)
+    for _ in range(3 if complete else 1):
+        loop.transaction()
+    before = loop.cycles()
+    archive = Written(list(loop.output.log), behind)
+    loop.writer = ArchiveWriter(archive, "archive", "hash", 4, lambda: loop.now)
+    for _ in range(3):
+        loop.transaction()
+    added = {} if complete else {"2026-01-05/20": [0, 1, 2, 3]}
+    assert loop.cycles() == before | added
 
 
 @pytest.mark.parametrize("aborted", [0, 1, 2])
