@@ -69,7 +69,7 @@ class ReplayMarketData:
                     return
             put.cancel()
 
-        if _wants_features(message):
+        if _is_computed(message):
             reading: ReplayReading | TickReading = ReplayReading(
                 self._settings, request, hand_over, stopping, keep=bool(message.run)
             )
@@ -92,8 +92,9 @@ class ReplayMarketData:
             stopping.set()
 
 
-def _wants_features(message: realtime_pb2.ReplayMarketDataRequest) -> bool:
-    return bool(message.indicators or message.feature_set)
+def _is_computed(message: realtime_pb2.ReplayMarketDataRequest) -> bool:
+    """Whether role `replay` makes the rows; ticks alone are read from the log as they are."""
+    return bool(message.indicators or message.feature_set or message.bars)
 
 
 def _request(message: realtime_pb2.ReplayMarketDataRequest) -> ReplayRequest:
@@ -121,6 +122,7 @@ def _request(message: realtime_pb2.ReplayMarketDataRequest) -> ReplayRequest:
             symbols=tuple(message.symbols),
             speed=message.speed or None,
             cold=message.cold,
+            bars=message.bars,
         )
     except RequestFailedError as error:
         raise as_of_call(error) from None

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from grpc_bridge.fanout.choice import Choice
-from grpc_bridge.fanout.encode import encode_record
-from grpc_bridge.fanout.record import FeatureRecord
-from grpc_bridge.fanout.wire import frame
+from grpc_bridge.replay_records import bar_encoder, feature_encoder
 from mystocks.v1.job_types_pb2 import (
     JOB_STATE_CANCELLED,
     JOB_STATE_FAILED,
@@ -24,7 +21,7 @@ from schemas.jobs import REPLAY_COMMANDS_TOPIC, replay_group, replay_job_id
 from schemas.replay import ReplayRequest
 from schemas.requests import Code, RequestFailedError
 from schemas.settings import Settings
-from schemas.topics import features_topic, replay_topic
+from schemas.topics import bars_topic, features_topic, replay_topic
 from streams.jobs.commands import CommandSender
 from streams.jobs.events import JobEventReader
 from streams.kafka.admin import admin_client
@@ -33,7 +30,6 @@ from streams.kafka.ends import first_and_end
 from streams.kafka.feature_positions import watermarks
 from streams.kafka.tail import records_of, tail_consumer
 
-_FEATURES_FIELD = ReplayMarketDataResponse.DESCRIPTOR.fields_by_name["features"].number
 _BUFFER_BYTES = 4 * 1024**2
 _MESSAGES = 64
 _POLL_S = 0.1
@@ -42,7 +38,6 @@ _PROGRESS_EVERY_S = 1.0
 _ACCEPTED_S = 30.0
 # For the role to end a replay that nobody waits for any more.
 _CANCELLED_S = 10.0
-_ALL = Choice()
 
 
 class ReplayReading:
@@ -70,8 +65,10 @@ class ReplayReading:
         self._hand_over = hand_over
         self._stopping = stopping
         self._keep = keep
-        self._set = request.feature_set or settings.features.name
-        self._topic = replay_topic(features_topic(self._set), request.run)
+        feature_set = request.feature_set or settings.features.name
+        live = bars_topic(request.bars) if request.bars else features_topic(feature_set)
+        self._topic = replay_topic(live, request.run)
+        self._encode = bar_encoder(request.bars) if request.bars else feature_encoder(feature_set)
         self._job_id = replay_job_id(settings.environment, request.run)
         self._sent_rows = 0
         self._newest_ns = 0
@@ -170,11 +167,10 @@ class ReplayReading:
         if messages:
             messages += consumer.consume(_MESSAGES - 1, 0.0)
         for message in records_of(messages, self._topic, self._positions, set()):
-            record = FeatureRecord(message)
-            block = encode_record(self._set, record, _ALL, slice(0, record.rows))
-            self._hand_over(frame(_FEATURES_FIELD, block))
+            record = self._encode(message)
+            self._hand_over(record.response)
             self._sent_rows += record.rows
-            self._newest_ns = max(self._newest_ns, int(record.columns().times.max()))
+            self._newest_ns = max(self._newest_ns, record.newest_ns)
             if self._stopping.is_set():
                 return
 

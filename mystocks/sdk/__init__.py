@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mystocks.sdk.async_client import AsyncClient
+    from mystocks.sdk.bar_frame import BarFrame, BarRow
     from mystocks.sdk.bridge.blocking_market_stream import MarketStream
     from mystocks.sdk.bridge.blocking_subscription import Subscription
     from mystocks.sdk.bridge.market_stream import AsyncMarketStream
@@ -34,6 +35,8 @@ _HOME = {
     "AsyncClient": "async_client",
     "AsyncMarketStream": "bridge.market_stream",
     "AsyncSubscription": "bridge.subscription",
+    "BarFrame": "bar_frame",
+    "BarRow": "bar_frame",
     "BridgeError": "errors",
     "BridgeStats": "bridge.statistics",
     "Client": "client",
@@ -61,6 +64,8 @@ __all__ = [
     "AsyncClient",
     "AsyncMarketStream",
     "AsyncSubscription",
+    "BarFrame",
+    "BarRow",
     "BridgeError",
     "BridgeStats",
     "Client",

@@ -7,17 +7,25 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from mystocks.sdk.bar_frame import BarFrame, BarRow
 from mystocks.sdk.bridge.channel import Bridge
 from mystocks.sdk.bridge.feature_position import Start
 from mystocks.sdk.bridge.market_stream import AsyncMarketStream
 from mystocks.sdk.bridge.ohlcv import ohlcv_rows
-from mystocks.sdk.bridge.replay import AsyncReplay, replay_request
+from mystocks.sdk.bridge.replay import (
+    BARS,
+    FEATURES,
+    AsyncReplay,
+    bar_replay_request,
+    feature_replay_request,
+)
 from mystocks.sdk.bridge.statistics import BridgeStats, bridge_stats
 from mystocks.sdk.bridge.stream_core import StreamCore
 from mystocks.sdk.bridge.stream_options import StreamOptions, stream_options
 from mystocks.sdk.bridge.subscription import AsyncSubscription, Policy, selection
 from mystocks.sdk.bridge.symbols import feature_list, symbol_list
 from mystocks.sdk.frame import FeatureFrame
+from mystocks.sdk.rows import FeatureRow
 from mystocks.sdk.tick import time_to_ns
 from mystocks.v1.realtime_pb2 import (
     ComputeFeaturesRequest,
@@ -191,7 +199,7 @@ class AsyncClient:
         speed: float | None = None,
         cold: bool = False,
         run: str = "",
-    ) -> AsyncReplay:
+    ) -> AsyncReplay[FeatureFrame, FeatureRow]:
         """Returns an iterator over the features of the past, computed again as live had them.
 
         Args:
@@ -210,10 +218,39 @@ class AsyncClient:
         Raises:
             InvalidInputError: An argument is not acceptable.
         """
-        request = replay_request(
+        request = feature_replay_request(
             start, end, symbols, features, set, speed, profile, cold=cold, run=run
         )
-        return AsyncReplay(self._bridge, request)
+        return AsyncReplay(self._bridge, request, FEATURES)
+
+    def replay_bars(
+        self,
+        interval: str,
+        start: datetime,
+        end: datetime | None = None,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        speed: float | None = None,
+        cold: bool = False,
+        run: str = "",
+    ) -> AsyncReplay[BarFrame, BarRow]:
+        """Returns an iterator over the bars of the past, in live's last revision.
+
+        Args:
+            interval: Length of the bars, for example ``1m``.
+            start: A bar belongs to the range by its end, which is at this time or later; aware.
+            end: Time before which bars end; None is the end of the log.
+            symbols: Symbols of interest; None for all.
+            speed: Event time per wall-clock time; None is as fast as possible.
+            cold: Begin with empty state at `start`.
+            run: Keeps the replay and its output topic under this name; a later call with the same
+                arguments reads it again.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+        """
+        request = bar_replay_request(interval, start, end, symbols, speed, cold=cold, run=run)
+        return AsyncReplay(self._bridge, request, BARS)
 
     def stream(
         self,

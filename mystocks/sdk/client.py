@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from mystocks.sdk.async_client import AsyncClient
+from mystocks.sdk.bar_frame import BarFrame, BarRow
 from mystocks.sdk.bridge.blocking_market_stream import MarketStream
 from mystocks.sdk.bridge.blocking_subscription import Subscription
 from mystocks.sdk.bridge.feature_position import Start
@@ -17,6 +18,7 @@ from mystocks.sdk.bridge.statistics import BridgeStats
 from mystocks.sdk.bridge.stream_options import stream_options
 from mystocks.sdk.bridge.subscription import Policy
 from mystocks.sdk.frame import FeatureFrame
+from mystocks.sdk.rows import FeatureRow
 from schemas.settings import Settings
 
 
@@ -172,7 +174,7 @@ class Client:
         speed: float | None = None,
         cold: bool = False,
         run: str = "",
-    ) -> Replay:
+    ) -> Replay[FeatureFrame, FeatureRow]:
         """Returns an iterator over the features of the past, computed again as live had them.
 
         Args:
@@ -201,6 +203,37 @@ class Client:
             speed=speed,
             cold=cold,
             run=run,
+        )
+        return Replay(core, self._thread)
+
+    def replay_bars(
+        self,
+        interval: str,
+        start: datetime,
+        end: datetime | None = None,
+        symbols: str | Iterable[str] | None = None,
+        *,
+        speed: float | None = None,
+        cold: bool = False,
+        run: str = "",
+    ) -> Replay[BarFrame, BarRow]:
+        """Returns an iterator over the bars of the past, in live's last revision.
+
+        Args:
+            interval: Length of the bars, for example ``1m``.
+            start: A bar belongs to the range by its end, which is at this time or later; aware.
+            end: Time before which bars end; None is the end of the log.
+            symbols: Symbols of interest; None for all.
+            speed: Event time per wall-clock time; None is as fast as possible.
+            cold: Begin with empty state at `start`.
+            run: Keeps the replay and its output topic under this name; a later call with the same
+                arguments reads it again.
+
+        Raises:
+            InvalidInputError: An argument is not acceptable.
+        """
+        core = self._client.replay_bars(
+            interval, start, end, symbols, speed=speed, cold=cold, run=run
         )
         return Replay(core, self._thread)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from importlib import import_module
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mystocks.sdk.errors import BridgeError, MissingLibraryError
+from mystocks.sdk.errors import BridgeError
 from mystocks.sdk.frame_text import frame_text
+from mystocks.sdk.libraries import need_library
 from mystocks.sdk.rows import FeatureRow
 from mystocks.v1 import market_pb2
 from schemas.errors import InvalidInputError
@@ -170,7 +170,7 @@ class FeatureFrame:
         Raises:
             MissingLibraryError: pandas is not installed.
         """
-        _need("pandas", "to_pandas")
+        need_library("pandas", "to_pandas")
         return self.to_arrow().to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
@@ -179,7 +179,7 @@ class FeatureFrame:
         Raises:
             MissingLibraryError: Polars is not installed.
         """
-        polars = _need("polars", "to_polars")
+        polars = need_library("polars", "to_polars")
         frame: pl.DataFrame = polars.from_arrow(self.to_arrow())
         return frame
 
@@ -245,13 +245,3 @@ def _floats(values: pa.Buffer, length: int, place: int) -> pa.Array:
 def _feature(values: pa.Buffer, length: int, place: int) -> pa.Array:
     column = _floats(values, length, place)
     return pc.if_else(pc.is_nan(column), None, column)
-
-
-def _need(library: str, method: str) -> Any:
-    try:
-        return import_module(library)
-    except ImportError:
-        raise MissingLibraryError(
-            f"expected {library} to be installed, was not ({method}); install it with "
-            f"`pip install {library}`, or use to_arrow()"
-        ) from None

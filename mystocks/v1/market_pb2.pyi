@@ -201,6 +201,94 @@ class FeatureBlock(_message.Message):
 Global___FeatureBlock: _TypeAlias = FeatureBlock  # noqa: Y015
 
 @_typing.final
+class BarBlock(_message.Message):
+    """Bars in columns. Row i is a bar of symbols[symbol_index[i]]. A bar is (symbol, end time, revision);
+    of several revisions the highest counts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    SET_HASH_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    SYMBOL_INDEX_FIELD_NUMBER: _builtins.int
+    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    END_TIME_NS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    TRADES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    interval: _builtins.str
+    """For example "1m"."""
+    set_hash: _builtins.str
+    """Identifies the rules by which the bars were made."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Distinct symbols of this block."""
+
+    @_builtins.property
+    def symbol_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """One entry a row, as in every column below."""
+
+    @_builtins.property
+    def start_time_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Nanoseconds since 1970-01-01 UTC, the start included, the end excluded."""
+
+    @_builtins.property
+    def end_time_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def high(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def low(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def close(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def volume(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Traded quantity."""
+
+    @_builtins.property
+    def amount(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Traded money; NaN is "not known"."""
+
+    @_builtins.property
+    def trades(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of trades or ticks; -1 is "not known"."""
+
+    @_builtins.property
+    def revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        interval: _builtins.str = ...,
+        set_hash: _builtins.str = ...,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        symbol_index: _abc.Iterable[_builtins.int] | None = ...,
+        start_time_ns: _abc.Iterable[_builtins.int] | None = ...,
+        end_time_ns: _abc.Iterable[_builtins.int] | None = ...,
+        open: _abc.Iterable[_builtins.float] | None = ...,
+        high: _abc.Iterable[_builtins.float] | None = ...,
+        low: _abc.Iterable[_builtins.float] | None = ...,
+        close: _abc.Iterable[_builtins.float] | None = ...,
+        volume: _abc.Iterable[_builtins.float] | None = ...,
+        amount: _abc.Iterable[_builtins.float] | None = ...,
+        trades: _abc.Iterable[_builtins.int] | None = ...,
+        revision: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "close", b"close", "end_time_ns", b"end_time_ns", "high", b"high", "interval", b"interval", "low", b"low", "open", b"open", "revision", b"revision", "set_hash", b"set_hash", "start_time_ns", b"start_time_ns", "symbol_index", b"symbol_index", "symbols", b"symbols", "trades", b"trades", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BarBlock: _TypeAlias = BarBlock  # noqa: Y015
+
+@_typing.final
 class RowPosition(_message.Message):
     """Identity of an output row: the count of rows of a partition, without gaps, never reused."""
 

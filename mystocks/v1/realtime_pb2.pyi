@@ -519,6 +519,7 @@ class ReplayMarketDataRequest(_message.Message):
     COLD_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
     speed: _builtins.float
     """Event time per wall-clock time; 0 is as fast as possible."""
     profile: _builtins.str
@@ -527,9 +528,13 @@ class ReplayMarketDataRequest(_message.Message):
     feature_set: _builtins.str
     """Replays the features of this set, as live computed them; not together with `indicators`."""
     run: _builtins.str
-    """Names the output topic `features.<set>.replay.<run>`, which then stays; a call with the run of
-    an earlier one reads that one's output from the start. Empty takes a new run, whose topic is
-    deleted at the end of the call.
+    """Names the output topic (`features.<set>.replay.<run>` or `market.bars.<interval>.replay.<run>`),
+    which then stays; a call with the run of an earlier one reads that one's output from the start.
+    Empty takes a new run, whose topic is deleted at the end of the call.
+    """
+    bars: _builtins.str
+    """Replays the bars of this interval, for example "1m", as live made them; not together with
+    `indicators` or `feature_set`.
     """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -552,10 +557,11 @@ class ReplayMarketDataRequest(_message.Message):
         cold: _builtins.bool = ...,
         feature_set: _builtins.str = ...,
         run: _builtins.str = ...,
+        bars: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "feature_set", b"feature_set", "indicators", b"indicators", "profile", b"profile", "range", b"range", "run", b"run", "speed", b"speed", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "cold", b"cold", "feature_set", b"feature_set", "indicators", b"indicators", "profile", b"profile", "range", b"range", "run", b"run", "speed", b"speed", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,24 +574,28 @@ class ReplayMarketDataResponse(_message.Message):
     TICKS_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ticks(self) -> _market_pb2.TickBatch: ...
     @_builtins.property
     def features(self) -> _market_pb2.FeatureBlock: ...
     @_builtins.property
     def progress(self) -> Global___ReplayProgress: ...
+    @_builtins.property
+    def bars(self) -> _market_pb2.BarBlock: ...
     def __init__(
         self,
         *,
         ticks: _market_pb2.TickBatch | None = ...,
         features: _market_pb2.FeatureBlock | None = ...,
         progress: Global___ReplayProgress | None = ...,
+        bars: _market_pb2.BarBlock | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "kind", b"kind", "progress", b"progress", "ticks", b"ticks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "features", b"features", "kind", b"kind", "progress", b"progress", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "kind", b"kind", "progress", b"progress", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "features", b"features", "kind", b"kind", "progress", b"progress", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ticks", "features", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ticks", "features", "progress", "bars"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -601,7 +611,7 @@ class ReplayProgress(_message.Message):
     event_time_ns: _builtins.int
     """Newest event time that was sent."""
     ticks: _builtins.int
-    """How many ticks or rows were sent."""
+    """How many ticks, rows or bars were sent."""
     fraction: _builtins.float
     """From 0 to 1, by offsets."""
     def __init__(

@@ -103,7 +103,7 @@ class RealTimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayMarketData(self, request, context):
-        """Ticks or features of the past, in event-time order per symbol, paced by event time.
+        """Ticks, features or bars of the past, in event-time order per symbol, paced by event time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,7 @@ class RealTimeServiceStub:
     GetFeatures: _grpc.UnaryUnaryMultiCallable[_realtime_pb2.GetFeaturesRequest, _realtime_pb2.GetFeaturesResponse]
     """The latest row of each symbol."""
     ReplayMarketData: _grpc.UnaryStreamMultiCallable[_realtime_pb2.ReplayMarketDataRequest, _realtime_pb2.ReplayMarketDataResponse]
-    """Ticks or features of the past, in event-time order per symbol, paced by event time."""
+    """Ticks, features or bars of the past, in event-time order per symbol, paced by event time."""
     GetStreamStats: _grpc.UnaryUnaryMultiCallable[_realtime_pb2.GetStreamStatsRequest, _realtime_pb2.GetStreamStatsResponse]
     """The streams that this server has open, and how far the features have come."""
 
@@ -68,7 +68,7 @@ class RealTimeServiceAsyncStub(RealTimeServiceStub):
     GetFeatures: _aio.UnaryUnaryMultiCallable[_realtime_pb2.GetFeaturesRequest, _realtime_pb2.GetFeaturesResponse]  # type: ignore[assignment]
     """The latest row of each symbol."""
     ReplayMarketData: _aio.UnaryStreamMultiCallable[_realtime_pb2.ReplayMarketDataRequest, _realtime_pb2.ReplayMarketDataResponse]  # type: ignore[assignment]
-    """Ticks or features of the past, in event-time order per symbol, paced by event time."""
+    """Ticks, features or bars of the past, in event-time order per symbol, paced by event time."""
     GetStreamStats: _aio.UnaryUnaryMultiCallable[_realtime_pb2.GetStreamStatsRequest, _realtime_pb2.GetStreamStatsResponse]  # type: ignore[assignment]
     """The streams that this server has open, and how far the features have come."""
 
@@ -117,7 +117,7 @@ class RealTimeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _realtime_pb2.ReplayMarketDataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_realtime_pb2.ReplayMarketDataResponse], _abc.AsyncIterator[_realtime_pb2.ReplayMarketDataResponse]]:
-        """Ticks or features of the past, in event-time order per symbol, paced by event time."""
+        """Ticks, features or bars of the past, in event-time order per symbol, paced by event time."""
 
     @_abc_1.abstractmethod
     def GetStreamStats(
