@@ -130,6 +130,21 @@ async def test_requests_past_their_deadline_are_passed_over(rig):
     assert b"old" not in worker.handler.seen
 
 
+async def test_a_slow_request_whose_deadline_passes_while_it_waits_for_a_thread_is_not_begun(rig):
+    worker = rig.work()
+    for value in (b"slow one", b"slow two"):
+        rig.write(value, envelope_for(rig).as_headers())
+    # They hold both threads.
+    await_true(lambda: len(worker.handler.begun) == 2)
+    deadline_ms = int(time.time() * 1000) + 1000
+    rig.write(b"slow late", envelope_for(rig, deadline_ms=deadline_ms).as_headers())
+    await_true(lambda: b"slow late" in worker.handler.seen or worker.count("EXPIRED") == 1)
+    await_true(lambda: time.time() * 1000 > deadline_ms)
+    worker.handler.hold.set()
+    await_true(lambda: worker.count("EXPIRED") == 1)
+    assert sorted(worker.handler.begun) == [b"slow one", b"slow two"]
+
+
 async def test_records_that_are_no_requests_of_the_group_are_passed_over(rig):
     worker = rig.work()
     rig.write(b"bare", None)

@@ -26,6 +26,7 @@ class Toy:
     name: str = ""
     hold: threading.Event = field(default_factory=threading.Event)
     seen: list[bytes] = field(default_factory=list)
+    begun: list[bytes] = field(default_factory=list)
 
     def parse(self, value: bytes) -> bytes:
         if value == b"unparsable":
@@ -37,6 +38,7 @@ class Toy:
         return request.startswith(b"slow")
 
     def answer(self, request: bytes, remaining_s: Callable[[], float]) -> bytes:
+        self.begun.append(request)
         if request == b"bug":
             raise ZeroDivisionError("a secret of the worker")
         if request == b"large":
