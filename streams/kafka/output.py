@@ -324,12 +324,19 @@ class ExactlyOnceOutput(_ProducerOutput):
 
 
 class AtLeastOnceOutput(_ProducerOutput):
-    """Records flushed first, then offsets: a crash between the two repeats rows."""
+    """Records flushed first, then offsets: a crash between the two repeats rows.
+
+    Args:
+        producer: An idempotent one.
+        commit: Commits offsets; told whether to return without waiting for the broker.
+    """
 
     visible_when_settled = True
     rest_s = 0.0
 
-    def __init__(self, producer: Producer, commit: Callable[[Sequence[TopicPartition]], object]):
+    def __init__(
+        self, producer: Producer, commit: Callable[[Sequence[TopicPartition], bool], object]
+    ) -> None:
         super().__init__(producer)
         self._commit = commit
 
@@ -359,10 +366,14 @@ class AtLeastOnceOutput(_ProducerOutput):
             raise TransactionAbortedError(f"produce: {failed.str()}")
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ARG002
-        """Settles the records, then commits the offsets."""
+        """Settles the records, then commits the offsets.
+
+        Under a deadline nobody waits for the offsets, since a commit keeps none: librdkafka gives
+        partitions back only after the commits that are under way. One that fails repeats rows.
+        """
         self.settle()
         try:
-            self._commit(offsets)
+            self._commit(offsets, self._deadline is not None)
         except KafkaException as error:
             self._raise(error, "commit of offsets")
         self.open = False

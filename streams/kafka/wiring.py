@@ -158,7 +158,9 @@ def _loop(
     else:
         output = AtLeastOnceOutput(
             producer(settings),
-            lambda offsets: consumer.commit(offsets=list(offsets), asynchronous=False),
+            lambda offsets, asynchronous: consumer.commit(
+                offsets=list(offsets), asynchronous=asynchronous
+            ),
         )
     assignment = Assignment(
         names.source,

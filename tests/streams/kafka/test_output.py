@@ -135,10 +135,37 @@ def test_a_commit_for_which_no_time_is_left_is_not_begun(monkeypatch):
 def test_records_that_are_not_taken_in_time_are_repeated(monkeypatch):
     producer = Silent()
     monkeypatch.setattr("streams.kafka.output.time", producer)
-    output = AtLeastOnceOutput(producer, lambda _offsets: None)
+    output = AtLeastOnceOutput(producer, lambda _offsets, _asynchronous: None)
     output.begin()
     with output.within(5.0), pytest.raises(TransactionAbortedError):
         output.commit([], object())
     assert producer.now == 5.0
     with pytest.raises(KafkaUnavailableError):
         output.settle()
+
+
+class Gone(Silent):
+    """A broker that has all records and is gone when offsets are to be committed."""
+
+    def flush(self, _timeout: float) -> int:
+        return 0
+
+    def commit(self, _offsets: object, asynchronous: bool = False) -> None:
+        if not asynchronous:
+            # librdkafka's own time-out of a request.
+            self._wait("commit of offsets", 60.0)
+
+
+def test_at_least_once_no_release_waits_for_a_broker_that_is_gone(monkeypatch):
+    broker = Gone()
+    monkeypatch.setattr("streams.kafka.output.time", broker)
+    output = AtLeastOnceOutput(broker, broker.commit)
+    output.begin()
+    with output.within(5.0):
+        output.commit([], object())
+    assert broker.now <= 5.0
+    assert not output.open
+    # In all other places it is worth knowing what became of the offsets.
+    output.begin()
+    with pytest.raises(TransactionAbortedError, match="commit of offsets: silent"):
+        output.commit([], object())
