@@ -29,8 +29,9 @@ _RESPONSE_BYTES = 512 * 1024
 # How long a stream that has to end waits for what is on its way to the broker.
 _SETTLE_S = 2.0
 _RETRY_S = 0.5
-# Acknowledgements wait so long for rows to go with: a response costs both sides more than what is
-# in it, and nobody waits for an acknowledgement as for a row.
+# Acknowledgements wait so long for rows to go with, or for those of other ticks that are on their
+# way: a response costs both sides more than what is in it. Where neither can come, a client may be
+# waiting for this one before it sends more.
 _ACKNOWLEDGEMENT_LINGER_S = 0.02
 # So many do not wait.
 _MANY_ACKNOWLEDGEMENTS = 1000
@@ -104,13 +105,24 @@ class MarketStream:
         feed = self._feed
         return not self._sender.has_news and not (feed is not None and feed.waiting)
 
+    @property
+    def _more_to_come(self) -> bool:
+        """Whether rows of the ticks that are acknowledged, or further acknowledgements, follow."""
+        rows_follow = self._feed is not None and not self._selected
+        return rows_follow or not self._sender.idle
+
     def _wake(self) -> None:
         self._urgent.set()
         self._news.set()
         self._changed.set()
 
     def _acknowledged(self) -> None:
-        if self._sender.unsent >= _MANY_ACKNOWLEDGEMENTS or self._sender.failure is not None:
+        sender = self._sender
+        if (
+            sender.unsent >= _MANY_ACKNOWLEDGEMENTS
+            or sender.failure is not None
+            or not self._more_to_come
+        ):
             self._urgent.set()
         self._news.set()
         self._changed.set()
@@ -122,7 +134,7 @@ class MarketStream:
     async def _linger(self) -> None:
         """Sends at once after a silence, and otherwise what has come together."""
         loop = asyncio.get_running_loop()
-        if not self._urgent.is_set():
+        if not self._urgent.is_set() and self._more_to_come:
             wait = self._sent_at + _ACKNOWLEDGEMENT_LINGER_S - loop.time()
             if wait > 0:
                 timer = loop.call_later(wait, self._urgent.set)

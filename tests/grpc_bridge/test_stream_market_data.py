@@ -158,7 +158,8 @@ async def test_a_stream_that_wants_no_rows_gets_acknowledgements_alone(live, uni
         await client.until(lambda: client.accepted == 20)
         await other.send(1, tick(unique, 20))
         await other.finish()
-        assert len(other.rows) == 1
+        # They begin with a block, which may hold rows of the ticks before.
+        assert (unique, TIME + 20) in other.rows.values()
         await client.finish(5)
         assert not client.rows
         assert client.token is None
