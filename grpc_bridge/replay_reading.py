@@ -141,7 +141,7 @@ class ReplayReading:
 
     def _check(self, job: Job) -> None:
         """Raises what became of a job that is another one, or ended otherwise than well."""
-        self._request.check_same(job)
+        self._request.check_same(job, self._settings)
         if job.state == JOB_STATE_FAILED:
             code = Code(job.reason_code) if job.reason_code else Code.INTERNAL
             raise RequestFailedError(code, job.reason, field=job.reason_field)

@@ -3,13 +3,17 @@
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 from mystocks.v1.job_types_pb2 import Job
 from mystocks.v1.jobs_pb2 import ReplaySpec
 from schemas.requests import Code, RequestFailedError
+from schemas.settings import Settings
 from schemas.symbols import symbol_problem
 from schemas.ticks.rules import MIN_EVENT_TIME_NS
+from schemas.topics import bars_source, bars_topic, features_topic
 
 # The run and the set are parts of a topic's name.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -107,26 +111,46 @@ class ReplayRequest:
 
     @property
     def hash(self) -> str:
-        """Identifies what is replayed: the same run must mean the same rows."""
+        """Identifies what is replayed, in these words: the same run must mean the same rows."""
         parts = (
             self.start_ns, self.end_ns, self.topic, self.feature_set, self.indicators,
             self.profile, tuple(sorted(set(self.symbols))), self.into, self.cold, self.bars,
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def check_same(self, job: Job) -> None:
-        """Checks that the job of this run's id is this replay, whoever asked for it.
+    def check_same(self, job: Job, settings: Settings) -> None:
+        """Checks that the job of this run's id is this replay, whoever asked in whatever words.
+
+        Args:
+            job: The job.
+            settings: Of whoever asks; what they say may be said in a request, or left out.
 
         Raises:
             RequestFailedError: FAILED_PRECONDITION: it is another one.
         """
-        if job.request_hash not in ("", self.hash):
+        if job.request_hash and job.request_hash not in (w.hash for w in self._wordings(settings)):
             raise RequestFailedError(
                 Code.FAILED_PRECONDITION,
                 f"expected run {self.run} to be asked for as before, was another range, set or "
                 "choice of symbols (run); take another run",
                 field="run",
             )
+
+    def _wordings(self, settings: Settings) -> Iterator["ReplayRequest"]:
+        """Yields this replay with and without what the settings say anyway.
+
+        The output's own topic, as a source, stands for the one that it is made of.
+        """
+        features = settings.features
+        if self.bars:
+            topics = _either(self.topic, "", bars_source(settings), bars_topic(self.bars))
+            yield from (replace(self, topic=topic) for topic in topics)
+            return
+        topics = _either(self.topic, "", features.source_topic, features_topic(features.name))
+        sets = _either(self.feature_set, "", features.name)
+        profiles = _either(self.profile, "", features.profile) if self.indicators else ("",)
+        for topic, name, profile in product(topics, sets, profiles):
+            yield replace(self, topic=topic, feature_set=name, profile=profile)
 
     def as_spec(self) -> ReplaySpec:
         """Returns the command's form."""
@@ -166,6 +190,11 @@ class ReplayRequest:
             bars=spec.bars,
             cold=spec.cold,
         )
+
+
+def _either(value: str, *same: str) -> tuple[str, ...]:
+    """Returns all words of the same meaning where `value` is one of them, else `value`."""
+    return same if value in same else (value,)
 
 
 def _refused(field: str, expected: str, was: object, advice: str) -> RequestFailedError:

@@ -73,7 +73,7 @@ def run_by_role(settings: Settings, request: ReplayRequest) -> dict[str, Any]:
             options = JobOptions(client="cli", request_id=request.run)
             sender.send(JobCommand(job_id=job_id, options=options, replay=request.as_spec()))
         else:
-            request.check_same(known)
+            request.check_same(known, settings)
         deadline = time.monotonic() + _ACCEPTED_S
         with _interruption() as interrupted, _bar(request.run) as show:
             job = follow(
@@ -91,7 +91,7 @@ def run_by_role(settings: Settings, request: ReplayRequest) -> dict[str, Any]:
             "`mystocks logs replay`"
         )
     # Somebody else may have asked for another replay of this name in the same moment.
-    request.check_same(job)
+    request.check_same(job, settings)
     return _result(request.run, job)
 
 

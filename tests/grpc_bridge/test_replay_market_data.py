@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from mystocks import AsyncClient, Client
+from mystocks.cli.replay_run import run_by_role
 from mystocks.sdk import InvalidRequestError
 from mystocks.v1 import market_pb2, realtime_pb2
+from schemas.replay import ReplayRequest
 from schemas.topics import features_topic
 from streams.kafka.admin import admin_client
 from tests.grpc_bridge.rig import bridge_settings, connected, details, served
@@ -116,6 +118,19 @@ async def test_a_named_run_stays_and_can_be_read_again_but_not_as_another(past):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await collect(stub, **(fields | {"symbols": SYMBOLS[:5]}))
         assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_run_of_the_command_line_is_that_of_a_call_which_asks_for_the_same(past):
+    settings, rows = past
+    asked = ReplayRequest("both", DAY, topic=settings.features.source_topic)
+    # In this thread: it handles signals.
+    assert run_by_role(settings, asked)["state"] == "SUCCEEDED"
+    async with served(settings) as (address, _), connected(address) as stub:
+        blocks, _, _ = await collect(stub, feature_set=settings.features.name, run="both")
+        assert sum(len(block.prices) for block in blocks) == count_of(rows, DAY)
+        await collect(stub, feature_set=settings.features.name, run="later", start_ns=DAY + 1)
+    later = ReplayRequest("later", DAY + 1, topic=settings.features.source_topic)
+    assert run_by_role(settings, later)["state"] == "SUCCEEDED"
 
 
 async def test_other_indicators_are_computed_from_the_log(past):
