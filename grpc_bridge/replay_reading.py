@@ -128,7 +128,14 @@ class ReplayReading:
             self._check(job)
             if not self._positions:
                 self._assign(consumer)
-            if job.state == JOB_STATE_SUCCEEDED and ends is None and self._positions:
+            if job.state == JOB_STATE_SUCCEEDED and ends is None:
+                if not self._positions:
+                    raise RequestFailedError(
+                        Code.FAILED_PRECONDITION,
+                        f"expected the output of run {self._request.run} in {self._topic}, it is "
+                        "there no more (run); take another run",
+                        field="run",
+                    )
                 marks = watermarks(consumer, self._topic, self._positions)
                 ends = {p: end for p, (_, end) in marks.items()}
             if self._positions:

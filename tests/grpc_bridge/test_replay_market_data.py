@@ -14,7 +14,7 @@ from mystocks.cli.replay_run import run_by_role
 from mystocks.sdk import InvalidRequestError
 from mystocks.v1 import market_pb2, realtime_pb2
 from schemas.replay import ReplayRequest
-from schemas.topics import features_topic
+from schemas.topics import features_topic, replay_topic
 from streams.kafka.admin import admin_client
 from tests.grpc_bridge.rig import bridge_settings, connected, details, served
 from tests.roles.replay_rig import (
@@ -131,6 +131,20 @@ async def test_a_run_of_the_command_line_is_that_of_a_call_which_asks_for_the_sa
         await collect(stub, feature_set=settings.features.name, run="later", start_ns=DAY + 1)
     later = ReplayRequest("later", DAY + 1, topic=settings.features.source_topic)
     assert run_by_role(settings, later)["state"] == "SUCCEEDED"
+
+
+async def test_a_run_whose_output_was_deleted_is_refused(past):
+    settings, _ = past
+    fields = {"feature_set": settings.features.name, "run": "deleted", "symbols": SYMBOLS[:1]}
+    async with served(settings) as (address, _), connected(address) as stub:
+        await collect(stub, **fields)
+        topic = replay_topic(features_topic(settings.features.name), "deleted")
+        # It answers only as long as somebody holds it.
+        admin = admin_client(settings)
+        admin.delete_topics([topic])[topic].result(30)
+        with pytest.raises(grpc.aio.AioRpcError, match="there no more") as failure:
+            await collect(stub, **fields)
+        assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_other_indicators_are_computed_from_the_log(past):
