@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ def main() -> int:
         if not is_usable():
             make_environment(environment)
         install(environment)
-        run([VENV_PYTHON, "-m", "streams.local", "--prepare"], environment)
+        prepare(environment)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 69
@@ -113,6 +114,16 @@ def install(environment: dict[str, str]) -> None:
     # another one wants with an extra, and refuses them for want of a hash.
     run([*command, "--no-deps", "--require-hashes", "-r", LOCK], environment)
     run([*command, "--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
+
+
+def prepare(environment: dict[str, str]) -> None:
+    """Fetches Kafka and compiles kernels, at the same time."""
+    print("setup: kernels", flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        modules = (["streams.local", "--prepare"], ["mystocks.prepare"])
+        steps = [pool.submit(run, [VENV_PYTHON, "-m", *step], environment) for step in modules]
+    for step in steps:
+        step.result()
 
 
 def run(command: list[str | Path], environment: dict[str, str]) -> None:
