@@ -11,6 +11,8 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 
+pytestmark = pytest.mark.kafka
+
 
 @pytest.fixture
 def up(start_up, kafka_bootstrap):

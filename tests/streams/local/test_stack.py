@@ -17,6 +17,8 @@ from streams.local.server import explain_failure
 from streams.local.stack import LocalStack
 from streams.local.valkey import ValkeyServer
 
+pytestmark = pytest.mark.kafka
+
 
 def redis_only(directory, **options):
     return LocalStack(directory, kafka=False, **options)
