@@ -39,9 +39,6 @@ from streams.metrics import LoopMetrics
 
 PARTITIONS = 4
 SNAPSHOT_S = 2.0
-# A broker is quickest once its runtime has compiled what is hot. With `--quick` there is no time
-# for that, and it is started without the compiler that would need it.
-WARM_UP_S = 40.0
 STAGES = ("poll", "decode", "kernel", "encode", "produce", "snapshot", "commit", "table")
 
 
@@ -266,7 +263,7 @@ def main() -> None:
         root = Path(directory)
         if wanted("up"):
             report("up_ready_s", [up_ready(root) for _ in range(rounds)])
-        with LocalStack(root / "stack", ephemeral=True, quick_start=quick) as endpoints:
+        with LocalStack(root / "stack", ephemeral=True, quick_start=True) as endpoints:
             stack = {"kafka": endpoints.kafka, "redis": endpoints.redis, "data_dir": directory}
             ticks = workload.make_ticks(250_000 if quick else 500_000)
             encodings: list[tuple[str, Callable[[], list[tuple[int, bytes]]], int]] = [
@@ -281,8 +278,6 @@ def main() -> None:
                     for key, numbers in series.items():
                         report(f"{label}_{key}", numbers)
             if wanted("latency"):
-                if not quick:
-                    measure_latency(stack, 1, WARM_UP_S, lambda *_: None, "warm_up")
                 measure_latency(stack, rounds, 2.5 if quick else 15.0, report)
     if arguments.json:
         print(json.dumps(flat))
@@ -293,13 +288,12 @@ def measure_latency(
     rounds: int,
     seconds: float,
     report: Callable[[str, list[float]], None],
-    label: str = "latency",
 ) -> None:
-    """Measures both guarantees in turn, so many seconds each."""
+    """Measures both guarantees in turn."""
     results: dict[str, list[float]] = {}
     for number in range(rounds):
         for prefix, guarantee in (("", "exactly_once"), ("alo_", "at_least_once")):
-            name = f"{label}_{prefix}{number}"
+            name = f"latency_{prefix}{number}"
             settings = settings_for(stack, name, guarantee=guarantee)
             ensure_topics(settings, topic_specs(settings, frozenset({"features"})))
             for key, number_ms in latency.measure(settings, 10_000, seconds).items():
