@@ -39,8 +39,6 @@ PARTITIONS = 2
 # A broker is quickest once its runtime has compiled what is hot. With `--quick` there is no time
 # for that, and it is started without the compiler that would need it.
 WARM_UP_S = 75
-# The first seconds of a fan-out, in which buffers grow, make half of what follows.
-WARM_UP_FANOUT_S = 8
 LOAD = Path(__file__).with_name("bridge_load.py")
 PARTS = ("echo", "single", "sdk", "batch", "processes", "latency", "fanout", "idle", "compute")
 STREAMS = 10
@@ -258,8 +256,6 @@ def main() -> None:
         bridge = roles.start("bridge")
         if not arguments.quick:
             load("paced", bridge[1]["grpc"], STREAMS, 5000, WARM_UP_S)
-            with ticks_flowing(settings, FANOUT_RATE):
-                load("fanout", bridge[1]["grpc"], SUBSCRIBERS, WARM_UP_FANOUT_S)
         for _ in range(rounds):
             measure(
                 roles,

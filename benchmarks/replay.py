@@ -208,7 +208,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        with LocalStack(root / "stack", ephemeral=True, quick_start=arguments.quick) as endpoints:
+        with LocalStack(root / "stack", ephemeral=True, quick_start=True) as endpoints:
             settings = load_settings(
                 kafka={"bootstrap_servers": endpoints.kafka, "partitions": PARTITIONS},
                 data_dir=root / "data",
