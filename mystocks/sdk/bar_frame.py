@@ -5,19 +5,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from math import isnan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mystocks.sdk.arrow_frame import ArrowFrame
 from mystocks.sdk.errors import BridgeError
-from mystocks.sdk.libraries import need_library
 from mystocks.v1.market_pb2 import BarBlock
 from schemas.features import EVENT_TIME, SYMBOL
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 _PRICES = ("open", "high", "low", "close", "volume", "amount")
 _COLUMNS = ("symbol_index", "start_time_ns", "end_time_ns", *_PRICES, "trades", "revision")
@@ -56,7 +52,7 @@ class BarRow(NamedTuple):
     revision: int
 
 
-class BarFrame:
+class BarFrame(ArrowFrame):
     """Some bars of one interval, in columns.
 
     A frame has a length and can be iterated (`BarRow`). It cannot be changed. ``frame.to_arrow()``,
@@ -118,25 +114,6 @@ class BarFrame:
                 "revision": pa.array(array("i", block.revision), pa.int32()),
             }
         )
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Returns a pandas data frame; null is NaN.
-
-        Raises:
-            MissingLibraryError: pandas is not installed.
-        """
-        need_library("pandas", "to_pandas")
-        return self.to_arrow().to_pandas()
-
-    def to_polars(self) -> pl.DataFrame:
-        """Returns a Polars data frame.
-
-        Raises:
-            MissingLibraryError: Polars is not installed.
-        """
-        polars: Any = need_library("polars", "to_polars")
-        frame: pl.DataFrame = polars.from_arrow(self.to_arrow())
-        return frame
 
     def __repr__(self) -> str:
         count = len(self)

@@ -6,27 +6,23 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mystocks.sdk.arrow_frame import ArrowFrame
 from mystocks.sdk.errors import BridgeError
 from mystocks.sdk.frame_text import frame_text
-from mystocks.sdk.libraries import need_library
 from mystocks.sdk.rows import FeatureRow
 from mystocks.v1 import market_pb2
 from schemas.errors import InvalidInputError
 from schemas.features import EVENT_TIME, PRICE, SYMBOL
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-
 _NO_IDENTITY = -1
 
 
-class FeatureFrame:
+class FeatureFrame(ArrowFrame):
     """Some rows of a feature set, in columns.
 
     A frame has a length, can be iterated (`FeatureRow`) and indexed by row number, and prints as a
@@ -163,25 +159,6 @@ class FeatureFrame:
         if isinstance(self._keep, range):
             return table.slice(self._keep.start, len(self._keep))
         return table.take(pa.array(self._keep, pa.int64()))
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Returns a pandas data frame; null is NaN.
-
-        Raises:
-            MissingLibraryError: pandas is not installed.
-        """
-        need_library("pandas", "to_pandas")
-        return self.to_arrow().to_pandas()
-
-    def to_polars(self) -> pl.DataFrame:
-        """Returns a Polars data frame.
-
-        Raises:
-            MissingLibraryError: Polars is not installed.
-        """
-        polars = need_library("polars", "to_polars")
-        frame: pl.DataFrame = polars.from_arrow(self.to_arrow())
-        return frame
 
     def __repr__(self) -> str:
         return frame_text(self, (SYMBOL, EVENT_TIME, PRICE, *self._names))
