@@ -114,25 +114,6 @@ def test_a_partition_that_comes_back_untouched_keeps_its_state_without_a_restore
     assert rows(broker) == EXPECTED
 
 
-@pytest.mark.parametrize("returns", [False, True])
-def test_a_partition_is_fetched_with_the_poll_that_follows_its_going_live(returns):
-    """A live partition that sleeps on costs the first rows after each rebalance a second."""
-    rig = Rig(Broker())
-    fill(rig.broker)
-    rig.assign(0)
-    if returns:
-        rig.steps(6)
-        rig.consumer.rebalance("revoke", [0])
-        rig.steps(1)
-        rig.assign(0)
-        rig.steps(1)
-    before = len(rig.broker.rows(0))
-    assert not rig.assignment.live
-    while not rig.assignment.live:
-        rig.steps(1)
-    assert len(rig.broker.rows(0)) > before
-
-
 def test_the_state_of_a_partition_that_does_not_come_back_is_not_kept():
     rig = in_a_backlog()
     rig.steps(12)

@@ -36,6 +36,25 @@ def test_a_commit_says_where_the_replay_of_stored_chunks_starts():
         assert mark.resume_row <= mark.row
 
 
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_partition_is_fetched_with_the_poll_that_follows_its_going_live(returns):
+    """A live partition that sleeps on costs the first rows after each rebalance a second."""
+    rig = Rig(Broker())
+    fill(rig.broker)
+    rig.assign(0)
+    if returns:
+        rig.steps(6)
+        rig.consumer.rebalance("revoke", [0])
+        rig.steps(1)
+        rig.assign(0)
+        rig.steps(1)
+    before = len(rig.broker.rows(0))
+    assert not rig.assignment.live
+    while not rig.assignment.live:
+        rig.steps(1)
+    assert len(rig.broker.rows(0)) > before
+
+
 def test_a_drain_stores_all_state_although_nothing_is_open():
     broker = half_done()
     rig = go_on(broker)
