@@ -7,6 +7,7 @@ chunk (a range of slots) is full before the next one begins.
 import json
 import math
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,7 +47,7 @@ class Kind(NamedTuple):
         return column
 
 
-class SlotState:
+class SlotState(ABC):
     """Arrays indexed by slot.
 
     Args:
@@ -71,9 +72,9 @@ class SlotState:
         self._saved = np.zeros(capacity, np.bool_)
         self._name(*self._columns)
 
+    @abstractmethod
     def _name(self, *columns: Column) -> None:
         """Gives new columns the names that they have in a subclass."""
-        raise NotImplementedError
 
     def _pack(self, raw: bytes) -> bytes:
         """Returns the rows of a chunk as they are stored."""
