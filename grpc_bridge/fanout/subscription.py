@@ -194,7 +194,7 @@ class Subscription:
             delivery = await history.next()
             if self._error is None and delivery is None:
                 self._join()
-        except UnavailableError as error:
+        except (StreamEndedError, UnavailableError) as error:
             self.failed(
                 error if isinstance(error, StreamEndedError) else StreamCutError(str(error))
             )

@@ -118,6 +118,22 @@ async def test_a_topic_made_again_ends_streams_and_old_tokens(topic):
 
 
 @pytest.mark.asyncio
+async def test_a_reader_of_the_past_learns_where_to_resume_when_its_topic_is_replaced(topic):
+    topic.write(0, 5)
+    async with running(topic.hub(check_topics_s=0.1)) as hub:
+        request = topic.request(earliest=True)
+        async with hub.subscribe(request.selection, request) as subscription:
+            stands = SubscribeFeaturesResponse.FromString(await anext(subscription))
+            topic.admin.delete_topics([topic.topic])[topic.topic].result(10)
+            topic.create()
+            with pytest.raises(TopicReplacedError):
+                await asyncio.wait_for(hub.caught_up(topic.set, {0: 100}), 20)
+            with pytest.raises(TopicReplacedError, match="deleted") as ended:
+                await anext(subscription)
+        assert ended.value.resume == stands.resume.SerializeToString()
+
+
+@pytest.mark.asyncio
 async def test_a_token_of_deleted_rows_is_refused_with_what_to_do(topic):
     for _ in range(10):
         topic.write(0, 5)
