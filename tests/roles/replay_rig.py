@@ -81,9 +81,14 @@ def messy_ticks(count: int, seed: int = 3, *, jumps: float = 0.0) -> list[tuple[
     return found
 
 
+def run_name(settings: Settings, run: str) -> str:
+    """Returns a name that no other test has; runs of one name would end each other."""
+    return f"{settings.features.name}-{run}"
+
+
 def replay(settings: Settings, run: str, **request: object) -> ReplayJob:
     """Runs a replay in this process to its end."""
-    job = ReplayJob(settings, ReplayRequest(run=run, **request))
+    job = ReplayJob(settings, ReplayRequest(run=run_name(settings, run), **request))
     assert job.run() == "finished"
     return job
 

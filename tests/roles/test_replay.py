@@ -10,6 +10,7 @@ from tests.roles.replay_rig import (
     count_of,
     replay,
     rows_of,
+    run_name,
     ticks,
 )
 
@@ -43,7 +44,7 @@ def test_any_range_and_choice_equals_live_bit_for_bit(live, kafka_bootstrap):
         "fast": {**middle, "speed": 3600.0 * 1000},
     }.items():
         job = replay(rig.settings, run, **request)
-        assert job.output == f"{rig.output}.replay.{run}"
+        assert job.output == f"{rig.output}.replay.{run_name(rig.settings, run)}"
         wanted = [request.get(key) for key in ("start_ns", "end_ns", "symbols")]
         replayed = rows_of(kafka_bootstrap, job.output, count_of(rows, *wanted))
         assert_same(rows, replayed, *wanted)

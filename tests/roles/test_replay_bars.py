@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from schemas.bars import decode_bars
-from tests.roles.replay_rig import replay
+from tests.roles.replay_rig import replay, run_name
 from tests.roles.rig import committed_reader
 from tests.roles.test_bars import bars, newest, tick  # noqa: F401 - a fixture among them
 
@@ -63,7 +63,7 @@ def test_bars_of_a_range_are_those_of_live(bars, kafka_bootstrap):  # noqa: F811
     # The clock has closed the last ones for live; a range that ends later contains them.
     end = START + 3600 * SECOND
     job = replay(rig.settings, f"{rig.name}all", start_ns=START, end_ns=end, bars="30s")
-    assert job.output == f"market.bars.30s.replay.{rig.name}all"
+    assert job.output == f"market.bars.30s.replay.{run_name(rig.settings, rig.name)}all"
     found = replayed(kafka_bootstrap, job.output)
     assert ordered(found) == ordered(live)
     assert job.progress.rows == len(found)

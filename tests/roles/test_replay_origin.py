@@ -19,6 +19,7 @@ from tests.roles.replay_rig import (
     produce_timed,
     replay,
     rows_of,
+    run_name,
     selected,
     ticks,
 )
@@ -204,7 +205,7 @@ def test_a_run_means_one_replay_and_its_output_holds_nothing_else(live, kafka_bo
     replay(rig.settings, "once", start_ns=MIDDLE)
     rows_of(kafka_bootstrap, job.output, count)
     for request, field in [
-        ({"run": "once", "start_ns": MIDDLE + 1}, ""),
+        ({"run": run_name(rig.settings, "once"), "start_ns": MIDDLE + 1}, ""),
         ({"run": "taken", "start_ns": MIDDLE, "into": job.output}, "run"),
         ({"run": "live", "start_ns": MIDDLE, "into": rig.output}, "run"),
         ({"run": "source", "start_ns": MIDDLE, "into": rig.source}, "into"),
