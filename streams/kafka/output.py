@@ -283,6 +283,7 @@ class ExactlyOnceOutput(_ProducerOutput):
             with contextlib.suppress(KafkaException):
                 self._producer.abort_transaction(_CLOSE_S)
             self.open = False
+        self._watch.close()
 
     def _repeat(
         self, call: Callable[[float], object], doing: str, *, past_timeouts: bool = True

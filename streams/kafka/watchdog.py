@@ -48,6 +48,7 @@ class Watchdog:
         self._give_up = give_up
         self._call: tuple[str, float] | None = None
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def __call__(self, what: str, call: Callable[[], object]) -> None:
         """Makes a call and watches it."""
@@ -60,9 +61,12 @@ class Watchdog:
         finally:
             self._call = None
 
+    def close(self) -> None:
+        """Ends the watching; there are no more calls."""
+        self._closed.set()
+
     def _watch(self) -> None:
-        while True:
-            time.sleep(_CHECK_EVERY_S)
+        while not self._closed.wait(_CHECK_EVERY_S):
             current = self._call
             if current is not None:
                 what, began = current

@@ -10,6 +10,7 @@ from streams.kafka.errors import (
     TransactionAbortedError,
 )
 from streams.kafka.output import AtLeastOnceOutput, ExactlyOnceOutput
+from tests.streams.kafka.fakes import Unwatched
 
 
 class Refusing:
@@ -92,7 +93,7 @@ class Silent:
 def silent(monkeypatch, *answers: str) -> tuple[Silent, ExactlyOnceOutput]:
     producer = Silent(answers)
     monkeypatch.setattr("streams.kafka.output.time", producer)
-    output = ExactlyOnceOutput(producer, watch=lambda _doing, call: call())
+    output = ExactlyOnceOutput(producer, watch=Unwatched())
     output.begin()
     return producer, output
 

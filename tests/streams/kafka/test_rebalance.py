@@ -23,7 +23,8 @@ from tests.streams.kafka.test_loop_faults import (
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr("streams.kafka.loop.time.sleep", lambda _seconds: None)
+    # In this module alone: threads of others would spin.
+    monkeypatch.setattr("streams.kafka.loop.time", SimpleNamespace(sleep=lambda _seconds: None))
 
 
 def in_a_backlog() -> Rig:

@@ -28,6 +28,16 @@ def test_calls_that_return_are_left_alone():
     assert given_up == []
 
 
+def test_a_closed_one_leaves_no_thread_behind():
+    before = set(threading.enumerate())
+    watch = Watchdog()
+    watch("commit", lambda: None)
+    (thread,) = set(threading.enumerate()) - before
+    watch.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_the_process_ends_with_the_code_that_asks_for_a_new_one():
     program = (
         "import time; from streams.kafka.watchdog import Watchdog;"

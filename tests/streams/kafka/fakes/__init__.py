@@ -12,7 +12,7 @@ from tests.streams.kafka.fakes.broker import (
     CrashError,
 )
 from tests.streams.kafka.fakes.consumer import FakeConsumer, FakeLogEnds
-from tests.streams.kafka.fakes.producer import FakeProducer, SteppedOutput
+from tests.streams.kafka.fakes.producer import FakeProducer, SteppedOutput, Unwatched
 from tests.streams.kafka.fakes.rig import FakeTable, Rig
 from tests.streams.kafka.fakes.task import SumTask, fill
 
@@ -33,5 +33,6 @@ __all__ = [
     "Rig",
     "SteppedOutput",
     "SumTask",
+    "Unwatched",
     "fill",
 ]

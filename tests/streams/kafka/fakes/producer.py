@@ -1,11 +1,12 @@
 """A transactional producer in memory, for the real outputs to write to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.output import ExactlyOnceOutput
+from streams.kafka.watchdog import Watchdog
 from tests.streams.kafka.fakes.broker import Broker
 
 
@@ -77,11 +78,18 @@ class FakeProducer:
             raise KafkaException(KafkaError(KafkaError.PRODUCER_FENCED, "fenced"))
 
 
+class Unwatched(Watchdog):
+    """Makes the calls of a producer that answers at once, without a thread."""
+
+    def __call__(self, _what: str, call: Callable[[], object]) -> None:
+        call()
+
+
 class SteppedOutput(ExactlyOnceOutput):
     """The output of a process on a broker in memory."""
 
     def __init__(self, broker: Broker, transactional_id: str) -> None:
-        super().__init__(FakeProducer(broker, transactional_id), watch=lambda _doing, call: call())
+        super().__init__(FakeProducer(broker, transactional_id), watch=Unwatched())
         self._broker = broker
 
     def settle(self) -> None:
