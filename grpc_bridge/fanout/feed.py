@@ -310,7 +310,7 @@ class Feed:
                 self._dirty[channel] = None
                 if channel.pending_bytes >= MAX_RESPONSE_BYTES:
                     self.publish(channel)
-        record.forget()
+        self.ring.used(record)
 
     def _targets(self, record: FeatureRecord) -> list[Channel]:
         """Returns the channels that may show rows of a record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -57,6 +58,15 @@ class History:
         """Serialized ResumeToken of what was read."""
         return encode_token(self._feed.topic_id, self.offsets, self.rows)
 
+    @property
+    def at_present(self) -> bool:
+        """Whether everything that was read up to this moment has been taken."""
+        return (
+            not self._ready
+            and self._number == self._feed.ring.end
+            and self._feed.is_at(self.offsets)
+        )
+
     async def next(self) -> Delivery | None:
         """Returns what comes next; None in the very moment when the present is reached.
 
@@ -76,7 +86,8 @@ class History:
                 part = ring.part(self._number, _RING_BYTES)
                 self._number += len(part)
                 self._encode(
-                    [pair for pair in part if pair[0].offset >= self.offsets[pair[0].partition]]
+                    [pair for pair in part if pair[0].offset >= self.offsets[pair[0].partition]],
+                    ring.used,
                 )
             elif self._feed.is_at(self.offsets):
                 return None
@@ -105,16 +116,20 @@ class History:
                 _log.error("no feature block", error=str(error), offset=message.offset())
                 continue
             records.append((record, 0))
-        self._encode(records)
+        self._encode(records, FeatureRecord.forget)
         self.offsets.update(piece.positions)
 
-    def _encode(self, records: list[tuple[FeatureRecord, int]]) -> None:
+    def _encode(
+        self,
+        records: list[tuple[FeatureRecord, int]],
+        done: Callable[[FeatureRecord], None],
+    ) -> None:
         blocks: list[EncodedBlock] = []
         size = 0
         for record, seen in records:
             data = self._block(record, max(seen, self._seen(record)))
             self.offsets[record.partition] = record.offset + 1
-            record.forget()
+            done(record)
             if data is not None:
                 blocks.append(data)
                 size += len(data.data)

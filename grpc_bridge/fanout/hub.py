@@ -100,11 +100,11 @@ class FeatureHub:
         feed = await self._feed(self._named(selection.feature_set, "selection.feature_set"))
         if feed.columns:
             check_names(choice, feed.columns)
-        history = History(feed, choice, await beginning_of(feed, start))
+        beginning = await beginning_of(feed, start)
         subscription = Subscription(
             feed,
             choice,
-            history,
+            None if beginning is None else History(feed, choice, beginning),
             latest=selection.policy == SLOW_READER_POLICY_LATEST,
             queue_bytes=self._settings.grpc.queue_bytes,
         )

@@ -8,6 +8,9 @@ from grpc_bridge.fanout.record import FeatureRecord
 
 # Dropping from the front of a list is worth it only for many at once.
 _TRIM = 1024
+# Of values whose rows stay decoded. To decode a record costs ten times what it costs to encode it,
+# and readers that come back all at once want the same records one after the other.
+_DECODED_BYTES = 4 * 1024**2
 
 
 class Ring:
@@ -22,6 +25,8 @@ class Ring:
         self._starts = dict(starts)
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._decoded: dict[FeatureRecord, None] = {}
+        self._decoded_bytes = 0
         self._records: list[tuple[FeatureRecord, int]] = []
         self._first = 0  # index into _records of the oldest that is kept
         self._dropped = 0  # records cut off the front of _records
@@ -55,6 +60,19 @@ class Ring:
             del self._records[: self._first]
             self._dropped += self._first
             self._first = 0
+
+    def used(self, record: FeatureRecord) -> None:
+        """Keeps a record's decoded rows until enough others were used after it."""
+        if record in self._decoded:
+            del self._decoded[record]
+        else:
+            self._decoded_bytes += record.size
+        self._decoded[record] = None
+        while self._decoded_bytes > _DECODED_BYTES and len(self._decoded) > 1:
+            oldest = next(iter(self._decoded))
+            del self._decoded[oldest]
+            self._decoded_bytes -= oldest.size
+            oldest.forget()
 
     def covers(self, offsets: Mapping[int, int]) -> bool:
         """Whether everything from these offsets on is in the ring."""

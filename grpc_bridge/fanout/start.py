@@ -39,8 +39,8 @@ class Beginning:
     rows: Mapping[int, int | None]
 
 
-async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> Beginning:
-    """Returns where a request wants to begin.
+async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> Beginning | None:
+    """Returns where a request wants to begin; None for now, after everything committed before.
 
     Args:
         feed: Of the set.
@@ -53,9 +53,8 @@ async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> 
     """
     start = request.WhichOneof("start") if request is not None else None
     if request is None or start is None or (start == "earliest" and not request.earliest):
-        ends = await feed.ends()
-        await feed.caught_up(ends)
-        return Beginning(ends, {p: feed.next_row.get(p) for p in ends if _is_at(feed, p, ends[p])})
+        await feed.caught_up(await feed.ends())
+        return None
     if start == "resume":
         token = request.resume
         check_token(token, feed.topic, feed.topic_id.decode(), feed.partitions)
@@ -81,10 +80,6 @@ async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> 
         return Beginning({p: low for p, (low, _) in marks.items()}, {})
 
     return await feed.past.run(earliest)
-
-
-def _is_at(feed: Feed, partition: int, offset: int) -> bool:
-    return feed.next_row.get(partition) is not None and feed.offsets[partition] == offset
 
 
 async def _check_rows(feed: Feed, beginning: Beginning) -> None:

@@ -192,7 +192,9 @@ class Subscription:
         """Returns what comes next of the past; None if the reader is in the present now."""
         try:
             delivery = await history.next()
-            if self._error is None and delivery is None:
+            # Whoever waited until the reader has taken its last part would find new rows, and many
+            # readers would never arrive.
+            if self._error is None and (delivery is None or history.at_present):
                 self._join()
         except (StreamEndedError, UnavailableError) as error:
             self.failed(

@@ -1,15 +1,19 @@
 """The hub against a real broker: every row once, from wherever a reader begins."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
+from grpc_bridge.fanout import record as record_module
 from grpc_bridge.fanout.errors import (
     BadSelectionError,
     StartDeletedError,
     UnknownFeatureSetError,
 )
+from grpc_bridge.fanout.record import decode_columns
 from mystocks.v1.market_pb2 import FeatureBlock, NextPosition, ResumeToken
+from mystocks.v1.realtime_pb2 import SubscribeFeaturesResponse
 from tests.grpc_bridge.fanout.rig import (
     SECOND,
     TIME,
@@ -287,3 +291,46 @@ async def test_large_blocks_make_responses_that_every_client_accepts(topic):
         for seen in await asyncio.gather(live, past):
             assert seen.rows == topic.everything()
             assert max(response.ByteSize() for response in seen.responses) < 2 * 1024**2
+
+
+@pytest.mark.asyncio
+async def test_many_readers_that_come_back_at_once_decode_each_record_once(topic, monkeypatch):
+    decoded = Counter()
+
+    def counted(value: bytes):
+        decoded[value] += 1
+        return decode_columns(value)
+
+    async with running(topic.hub()) as hub:
+        token = (await collect(hub, topic.request(), 0)).token
+        for _ in range(200):
+            topic.write(0, 5, flush=False)
+        topic.producer.flush()
+        await hub.caught_up(topic.set)
+        monkeypatch.setattr(record_module, "decode_columns", counted)
+        readers = [collect(hub, topic.request(resume=token), 1000) for _ in range(50)]
+        for seen in await asyncio.gather(*readers):
+            assert seen.rows == topic.everything()
+    # The feed itself looked at the first one, before the counting, to learn the names.
+    assert len(decoded) >= 199
+    assert set(decoded.values()) == {1}
+
+
+@pytest.mark.asyncio
+async def test_who_has_the_last_of_the_past_is_in_the_present_however_slow(topic):
+    topic.write(0, 5)
+    async with running(topic.hub()) as hub:
+        request = topic.request(resume=(await collect(hub, topic.request(), 0)).token)
+        topic.write(0, 3)
+        await hub.caught_up(topic.set)
+        async with hub.subscribe(request.selection, request) as subscription:
+            seen = Seen()
+            for _ in range(2):
+                seen.add(SubscribeFeaturesResponse.FromString(await anext(subscription)))
+            assert seen.in_order[0] == [5, 6, 7]
+            assert subscription.queued_bytes == 0
+            topic.write(0, 4)
+            await hub.caught_up(topic.set)
+            assert subscription.queued_bytes > 0
+            seen.add(SubscribeFeaturesResponse.FromString(await anext(subscription)))
+            assert seen.in_order[0] == [5, 6, 7, 8, 9, 10, 11]
