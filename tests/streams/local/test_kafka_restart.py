@@ -52,6 +52,18 @@ def _own_port(directory) -> int:
     return int(text.split("BROKER://127.0.0.1:")[1].split(",")[0])
 
 
+def test_a_broker_at_rest_writes_nothing(broker, tmp_path):
+    """The controller waits for each of its writes to reach the disk, and hears nobody meanwhile."""
+    (log,) = (tmp_path / "kafka" / "log" / "__cluster_metadata-0").glob("*.log")
+    sizes = [log.stat().st_size]
+    for _ in range(8):
+        time.sleep(1.5)  # Kafka's own interval is half a second
+        sizes.append(log.stat().st_size)
+        if sizes[-2] == sizes[-1]:
+            break
+    assert sizes[-2] == sizes[-1], sizes
+
+
 def test_the_address_of_the_last_life_takes_connections_until_there_are_leaders(broker, tmp_path):
     past = _own_port(tmp_path)
     _kill(broker)
