@@ -1,8 +1,9 @@
 """The gRPC bridge on a real broker, beside a bare grpc.aio echo of the same messages.
 
-Ten streams send single ticks and batches of 500 and read their rows back, each identity once;
-a hundred subscribers read all symbols; a thousand streams send a tick a second; ComputeFeatures
-of 500 rows and 5 features. Clients are processes of their own (`bridge_load.py`).
+Ten streams send single ticks and batches of 500 and read their rows back, each identity once; a
+hundred subscribers read all symbols, and come back to a bridge that has just started; a thousand
+streams send a tick a second; ComputeFeatures of 500 rows and 5 features. Clients are processes of
+their own (`bridge_load.py`).
 
     python benchmarks/bridge.py [--quick] [--json] [--rounds N] [--only PART]
 
@@ -23,11 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import workload
+from mystocks.v1 import realtime_pb2, realtime_pb2_grpc
 from schemas.settings import Settings, load_settings
 from schemas.topics import topic_specs
 from streams.kafka.admin import ensure_topics
@@ -40,11 +43,24 @@ PARTITIONS = 2
 # for that, and it is started without the compiler that would need it.
 WARM_UP_S = 75
 LOAD = Path(__file__).with_name("bridge_load.py")
-PARTS = ("echo", "single", "sdk", "batch", "processes", "latency", "fanout", "idle", "compute")
+PARTS = (
+    "echo",
+    "single",
+    "sdk",
+    "batch",
+    "processes",
+    "latency",
+    "fanout",
+    "resume",
+    "idle",
+    "compute",
+)
 STREAMS = 10
 SUBSCRIBERS = 100
 IDLE_STREAMS = 1000
 FANOUT_RATE = 15_000
+# Readers that come back have missed so much.
+AWAY_S = 5.0
 
 
 class Roles:
@@ -80,9 +96,9 @@ class Roles:
             self.stop(process)
 
 
-def load(mode: str, address: str, *numbers: float) -> dict[str, float]:
+def load(mode: str, address: str, *arguments: object) -> dict[str, float]:
     """Runs a client process and returns what it measured."""
-    command = [sys.executable, str(LOAD), mode, address, *map(str, numbers)]
+    command = [sys.executable, str(LOAD), mode, address, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if result.returncode != 0:
         raise RuntimeError(f"{mode}: {result.stderr[-2000:]}")
@@ -130,6 +146,16 @@ def ticks_flowing(settings: Settings, rate: int) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join()
+
+
+def token_of_now(address: str) -> bytes:
+    """Returns a ResumeToken of the present."""
+    with grpc.insecure_channel(address) as link:
+        stub = realtime_pb2_grpc.RealTimeServiceStub(link)
+        call = stub.SubscribeFeatures(realtime_pb2.SubscribeFeaturesRequest(), timeout=30)
+        token = next(call).resume.SerializeToString()
+        call.cancel()
+    return token
 
 
 def resident_bytes(process: subprocess.Popen) -> int:
@@ -182,6 +208,15 @@ def measure(
             result = load("fanout", address, SUBSCRIBERS, 6 if not quick else 2)
         note("fanout_rows_per_s", result["rows_per_s"])
         note("fanout_source_rows_per_s", result["rows_per_s"] / SUBSCRIBERS)
+    if wanted("resume"):
+        with ticks_flowing(settings, FANOUT_RATE):
+            token = token_of_now(address)
+            time.sleep(1.0 if quick else AWAY_S)
+            fresh, ready = roles.start("bridge")
+            result = load("resume", ready["grpc"], SUBSCRIBERS, token.hex())
+            roles.stop(fresh)
+        note("resume_100_s", result["seconds"])
+        note("resume_rows_per_s", result["rows_per_s"])
     if wanted("idle"):
         before, seen, stop = resident_bytes(process), [], threading.Event()
         watcher = threading.Thread(target=peak_memory, args=(process, stop, seen))

@@ -234,6 +234,33 @@ async def fan_out(address: str, subscribers: int, seconds: float) -> dict:
     return {"rows_per_s": sum(got) / took, "slowest_rows_per_s": min(got) / took}
 
 
+async def resume(address: str, readers: int, token: bytes) -> dict:
+    """Readers of all symbols come back at once; until each has what there was when they came."""
+    links = [channel(address, i) for i in range(4)]
+    stubs = [realtime_pb2_grpc.RealTimeServiceStub(link) for link in links]
+    request = realtime_pb2.SubscribeFeaturesRequest(resume=market_pb2.ResumeToken.FromString(token))
+    now = stubs[0].SubscribeFeatures(realtime_pb2.SubscribeFeaturesRequest())
+    goal = {place.partition: place.row for place in (await now.read()).resume.next}
+    now.cancel()
+
+    async def read(number: int) -> int:
+        call, rows = stubs[number % len(stubs)].SubscribeFeatures(request), 0
+        async for response in call:
+            rows += sum([len(block.event_time_ns) for block in response.blocks])
+            at = {place.partition: place.row for place in response.resume.next}
+            if all(at.get(partition, 0) >= row for partition, row in goal.items()):
+                break
+        call.cancel()
+        return rows
+
+    began = time.perf_counter()
+    rows = await asyncio.gather(*(read(i) for i in range(readers)))
+    seconds = time.perf_counter() - began
+    for link in links:
+        await link.close()
+    return {"seconds": seconds, "rows_per_s": sum(rows) / seconds}
+
+
 async def compute(address: str, seconds: float, at_once: int) -> dict:
     """ComputeFeatures of 500 rows and 5 features, so many at a time."""
     rng = np.random.default_rng(1)
@@ -307,7 +334,10 @@ def main() -> None:
     if mode == "serve-echo":
         asyncio.run(serve_echo())
         return
-    address, numbers = rest[0], [float(n) for n in rest[1:]]
+    address, token = rest[0], b""
+    if mode == "resume":
+        token = bytes.fromhex(rest.pop())
+    numbers = [float(n) for n in rest[1:]]
     if mode == "sdk":
         result = sdk(address, int(numbers[0]))
     else:
@@ -317,6 +347,7 @@ def main() -> None:
             "batch": lambda: exchange(address, int(numbers[0]), BATCH),
             "paced": lambda: paced(address, int(numbers[0]), numbers[1], numbers[2]),
             "fanout": lambda: fan_out(address, int(numbers[0]), numbers[1]),
+            "resume": lambda: resume(address, int(numbers[0]), token),
             "compute": lambda: compute(address, numbers[0], int(numbers[1])),
         }[mode]
         result = asyncio.run(run())

@@ -50,7 +50,7 @@ def feature_encoder(feature_set: str) -> RecordEncoder:
         record = FeatureRecord(message)
         block = encode_record(feature_set, record, _ALL, slice(0, record.rows))
         newest_ns = int(record.columns().times.max())
-        return ReplayedRecord(record.rows, newest_ns, frame(_FEATURES_FIELD, block))
+        return ReplayedRecord(record.rows, newest_ns, frame(_FEATURES_FIELD, block.data))
 
     return encode
 

@@ -17,7 +17,7 @@ from schemas.settings import Settings
 from schemas.topics import features_topic
 from streams.kafka.admin import id_text
 from streams.kafka.errors import kafka_error
-from streams.kafka.feature_positions import last_records, watermarks
+from streams.kafka.feature_positions import Marks, last_records, watermarks
 
 _ANSWER_S = 10.0
 _LEADERS_S = 2.0
@@ -58,8 +58,8 @@ class Broker:
         self._admin = AdminClient(
             {**settings.kafka.as_librdkafka(), "log_level": 0, "reconnect.backoff.max.ms": 1000}
         )
-        self._asking: dict[str, asyncio.Task[dict[int, int]]] = {}
-        self._next: dict[str, asyncio.Task[dict[int, int]]] = {}
+        self._asking: dict[str, asyncio.Task[dict[int, Marks]]] = {}
+        self._next: dict[str, asyncio.Task[dict[int, Marks]]] = {}
 
     async def describe(self, feature_set: str) -> tuple[str, int]:
         """Returns id and number of partitions of a feature set's topic.
@@ -118,8 +118,8 @@ class Broker:
                     raise
                 await asyncio.sleep(_LEADERS_S / 10)
 
-    async def ends(self, topic: str, partitions: int, past: PastReader) -> dict[int, int]:
-        """Returns the end of each partition at some time after this call began.
+    async def marks(self, topic: str, partitions: int, past: PastReader) -> dict[int, Marks]:
+        """Returns beginning and end of each partition at some time after this call began.
 
         Callers at the same time share an answer, except one that was asked for before they came.
 
@@ -138,19 +138,14 @@ class Broker:
         topic: str,
         partitions: int,
         past: PastReader,
-        before: asyncio.Task[dict[int, int]] | None,
-    ) -> dict[int, int]:
+        before: asyncio.Task[dict[int, Marks]] | None,
+    ) -> dict[int, Marks]:
         if before is not None:
             await asyncio.wait((before,))
         self._asking[topic] = self._next.pop(topic)
 
-        def look(consumer: Consumer) -> dict[int, int]:
-            # The administration client's `list_offsets` fails for minutes after a leader has
-            # changed.
-            marks = watermarks(consumer, topic, range(partitions))
-            return {partition: end for partition, (_, end) in marks.items()}
-
-        return await past.run(look)
+        # The administration client's `list_offsets` fails for minutes after a leader has changed.
+        return await past.run(lambda consumer: watermarks(consumer, topic, range(partitions)))
 
     def _unavailable(self, error: KafkaException) -> UnavailableError:
         return UnavailableError(

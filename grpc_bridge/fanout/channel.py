@@ -13,6 +13,7 @@ from grpc_bridge.fanout.choice import Choice
 from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES, Delivery
 from grpc_bridge.fanout.encode import EncodedBlock, Pick, encode_record, pick_rows
 from grpc_bridge.fanout.record import FeatureRecord
+from grpc_bridge.fanout.store import RecordStore
 from schemas.errors import MyStocksError
 
 
@@ -99,13 +100,13 @@ class Channel:
         if reader in self.conflating:
             self.conflating.remove(reader)
 
-    def offer(self, record: FeatureRecord, seen: int, shared: dict[Choice, bytes]) -> bool:
+    def offer(self, record: FeatureRecord, seen: int, store: RecordStore) -> bool:
         """Takes over the rows of a record that the choice shows.
 
         Args:
             record: The record.
             seen: So many of its rows were in the topic before.
-            shared: Blocks of this record by choice, for choices that differ in the time alone.
+            store: Of blocks that are shared with others.
 
         Returns:
             Whether there is something to publish.
@@ -113,20 +114,12 @@ class Channel:
         pick = pick_rows(record, self.choice, seen)
         if pick is None:
             return False
-        since_ns = self.choice.since_ns
-        shares = not self.alone and (since_ns is None or record.oldest_ns >= since_ns)
-        key = self.choice
-        if shares and since_ns is not None:
-            key = Choice(key.symbols, key.names)
-        data = shared.get(key) if shares else None
-        if data is None:
-            data = encode_record(self._set, record, self.choice, pick)
-            if shares:
-                shared[key] = data
-        rows = pick.stop - pick.start if isinstance(pick, slice) else len(pick)
-        source = (record.source_first_offset, record.source_last_offset)
-        self._pending.append(EncodedBlock(record.partition, rows, *source, data))
-        self.pending_bytes += len(data)
+        if self.alone:
+            block = encode_record(self._set, record, self.choice, pick)
+        else:
+            block = store.block(record, self.choice, pick, seen)
+        self._pending.append(block)
+        self.pending_bytes += len(block.data)
         for reader in self.conflating:
             reader.offered(record, pick)
         return True

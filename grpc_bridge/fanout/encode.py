@@ -100,8 +100,10 @@ def pick_rows(record: FeatureRecord, choice: Choice, seen: int = 0) -> Pick | No
     return rows if len(rows) else None
 
 
-def encode_record(feature_set: str, record: FeatureRecord, choice: Choice, pick: Pick) -> bytes:
-    """Returns the FeatureBlock of some rows of a record.
+def encode_record(
+    feature_set: str, record: FeatureRecord, choice: Choice, pick: Pick
+) -> EncodedBlock:
+    """Returns the block of some rows of a record.
 
     Args:
         feature_set: Name of the set.
@@ -113,7 +115,7 @@ def encode_record(feature_set: str, record: FeatureRecord, choice: Choice, pick:
     offsets = None
     if not isinstance(pick, slice) and int(pick[-1]) - first + 1 != len(pick):
         offsets = pick - first
-    return _encode(
+    data = _encode(
         feature_set,
         record.columns(),
         choice,
@@ -125,6 +127,9 @@ def encode_record(feature_set: str, record: FeatureRecord, choice: Choice, pick:
         record.source_first_offset,
         record.source_last_offset,
     )
+    rows = pick.stop - pick.start if isinstance(pick, slice) else len(pick)
+    source = (record.source_first_offset, record.source_last_offset)
+    return EncodedBlock(record.partition, rows, *source, data)
 
 
 def encode_rows(feature_set: str, rows: RowSet, choice: Choice) -> EncodedBlock:

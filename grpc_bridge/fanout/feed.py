@@ -18,13 +18,13 @@ from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES
 from grpc_bridge.fanout.errors import BadSelectionError, StreamCutError, TopicReplacedError
 from grpc_bridge.fanout.past_reader import PastReader
 from grpc_bridge.fanout.record import FeatureRecord
-from grpc_bridge.fanout.ring import Ring
+from grpc_bridge.fanout.store import RECORD_BYTES, RecordStore
+from grpc_bridge.fanout.turns import Turns
 from grpc_bridge.fanout.wire import encode_token
 from schemas.errors import InvalidInputError, MyStocksError, UnavailableError
+from streams.kafka.feature_positions import Marks
 from streams.kafka.tail import Handover, RecordsLostError, TopicTail, tail_consumer
 
-# Raw blocks that are kept so that readers of the past can meet the present.
-RING_BYTES = 32 * 1024**2
 _BUFFER_BYTES = 16 * 1024**2
 _CATCH_UP_S = 10.0
 # So many get the first block after a pause at once. A response to each of more costs too much for
@@ -61,7 +61,7 @@ class Feed:
         broker: For questions about offsets.
         past: For reading what is not kept here.
         linger_s: Blocks that come within this time are published together.
-        ring_bytes: Raw blocks to keep.
+        store_bytes: Of values of records to keep for readers of the past.
 
     Attributes:
         topic: The topic.
@@ -70,7 +70,8 @@ class Feed:
         columns: Names of the features, as in the newest record.
         offsets: Next record by partition.
         next_row: Next row by partition, where it is known.
-        ring: The newest records.
+        store: Records that were read lately.
+        turns: Of readers of the past.
         past: As given.
         error: Why reading has ended, or None.
     """
@@ -83,7 +84,7 @@ class Feed:
         past: PastReader,
         *,
         linger_s: float,
-        ring_bytes: int = RING_BYTES,
+        store_bytes: int = RECORD_BYTES,
     ) -> None:
         self.name = name
         self.topic = facts.topic
@@ -92,7 +93,8 @@ class Feed:
         self.columns: tuple[str, ...] = facts.columns
         self.offsets = dict(facts.ends)
         self.next_row = dict(facts.next_row)
-        self.ring = Ring(self.offsets, ring_bytes)
+        self.store = RecordStore(name, store_bytes)
+        self.turns = Turns()
         self.past = past
         self.error: MyStocksError | None = None
         self._broker = broker
@@ -147,9 +149,13 @@ class Feed:
             max(0, self.next_row[p] - (row or 0)) for p, row in rows.items() if p in self.next_row
         )
 
+    async def marks(self) -> dict[int, Marks]:
+        """Returns beginning and end of each partition as of now."""
+        return await self._broker.marks(self.topic, self.partitions, self.past)
+
     async def ends(self) -> dict[int, int]:
         """Returns the end of each partition as of now."""
-        return await self._broker.ends(self.topic, self.partitions, self.past)
+        return {partition: end for partition, (_, end) in (await self.marks()).items()}
 
     async def caught_up(self, offsets: Mapping[int, int], timeout_s: float = _CATCH_UP_S) -> None:
         """Waits until everything before these offsets was read and published.
@@ -270,6 +276,7 @@ class Feed:
                 self._accept(message)
             for partition, offset in handover.positions.items():
                 if offset > self.offsets[partition]:
+                    self.store.add(partition, self.offsets[partition], offset)
                     self.offsets[partition] = offset
                     self._token = None
         except Exception as error:
@@ -286,7 +293,7 @@ class Feed:
 
     def _accept(self, message: Message) -> None:
         partition = message.partition()
-        self.offsets[partition] = message.offset() + 1
+        position, self.offsets[partition] = self.offsets[partition], message.offset() + 1
         self._token = None
         try:
             record = FeatureRecord(message)
@@ -295,6 +302,7 @@ class Feed:
             end = max(expected, record.next_row)
             targets = self._targets(record)
         except InvalidInputError as error:
+            self.store.add(partition, position, message.offset() + 1)
             where = f"{self.topic} {partition} {message.offset()}"
             _log.error("no feature block", error=str(error), where=where)
             return
@@ -303,14 +311,13 @@ class Feed:
                 "row gap", partition=partition, expected=expected, first_row=record.first_row
             )
         self.next_row[partition] = end
-        self.ring.add(record, seen)
-        shared: dict[Choice, bytes] = {}
+        self.store.add(partition, position, record)
         for channel in targets:
-            if channel.offer(record, seen, shared):
+            if channel.offer(record, seen, self.store):
                 self._dirty[channel] = None
                 if channel.pending_bytes >= MAX_RESPONSE_BYTES:
                     self.publish(channel)
-        self.ring.used(record)
+        self.store.used(record)
 
     def _targets(self, record: FeatureRecord) -> list[Channel]:
         """Returns the channels that may show rows of a record."""

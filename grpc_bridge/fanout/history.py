@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
 
 from grpc_bridge.fanout.choice import Choice
 from grpc_bridge.fanout.delivery import MAX_RESPONSE_BYTES, Delivery
-from grpc_bridge.fanout.encode import EncodedBlock, encode_record, pick_rows
+from grpc_bridge.fanout.encode import EncodedBlock, pick_rows
 from grpc_bridge.fanout.errors import StartDeletedError
 from grpc_bridge.fanout.past_reader import Piece
 from grpc_bridge.fanout.record import FeatureRecord
 from grpc_bridge.fanout.start import Beginning
+from grpc_bridge.fanout.store import Entry, Position, entries_of
+from grpc_bridge.fanout.turns import Turn
 from grpc_bridge.fanout.wire import encode_token
 from schemas.errors import InvalidInputError
 from streams.kafka.tail import RecordsLostError
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 # Of values, read from the topic at a time.
 _PIECE_BYTES = 1024**2
 # Encoded in the event loop at a time, so that live readers wait for a millisecond at most.
-_RING_BYTES = 128 * 1024
-_OUTSIDE = -1
+_PART_BYTES = 128 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +52,9 @@ class History:
         self._choice = choice
         self._fresh = set(beginning.rows)  # partitions whose first record is still to come
         self._ready: deque[Delivery] = deque()
-        self._number = _OUTSIDE  # of the next record in the ring
+        # The last piece that this reader read: the store may have dropped it before its turn comes.
+        self._own: dict[Position, Entry] = {}
+        self._turn: Turn | None = None
 
     @property
     def token(self) -> bytes:
@@ -60,12 +63,8 @@ class History:
 
     @property
     def at_present(self) -> bool:
-        """Whether everything that was read up to this moment has been taken."""
-        return (
-            not self._ready
-            and self._number == self._feed.ring.end
-            and self._feed.is_at(self.offsets)
-        )
+        """Whether everything that the feed has read up to this moment was taken."""
+        return not self._ready and self.offsets == self._feed.offsets
 
     async def next(self) -> Delivery | None:
         """Returns what comes next; None in the very moment when the present is reached.
@@ -73,66 +72,72 @@ class History:
         Raises:
             StartDeletedError: Rows were deleted before they could be read.
             UnavailableError: The broker does not answer.
+            StreamEndedError: The feed has ended.
         """
+        feed = self._feed
+        await self._wait_for_turn()
         while not self._ready:
-            if self._feed.error is not None:
-                raise self._feed.error
-            ring = self._feed.ring
-            if self._number < ring.begin:
-                self._number = ring.begin if ring.covers(self.offsets) else _OUTSIDE
-            if self._number == _OUTSIDE:
+            if feed.error is not None:
+                raise feed.error
+            found = feed.store.follow(self.offsets, feed.offsets, _PART_BYTES, self._own)
+            if found.offsets != self.offsets:
+                self._encode(found.records)
+                self.offsets.update(found.offsets)
+                if not self._ready:
+                    await asyncio.sleep(0)  # others have their turn, also where nothing is shown
+            elif feed.store.missing(self.offsets, feed.offsets):
+                self.end_turn()
                 await self._read_piece()
-            elif self._number < ring.end:
-                part = ring.part(self._number, _RING_BYTES)
-                self._number += len(part)
-                self._encode(
-                    [pair for pair in part if pair[0].offset >= self.offsets[pair[0].partition]],
-                    ring.used,
-                )
-            elif self._feed.is_at(self.offsets):
+                await self._wait_for_turn()
+            elif self.at_present:
                 return None
             else:
-                # The past was read beyond the present, or the token is of a bridge that is ahead.
-                await self._feed.caught_up(self.offsets)
+                # The token is of a bridge that is ahead.
+                self.end_turn()
+                await feed.caught_up(self.offsets)
+                await self._wait_for_turn()
         return self._ready.popleft()
+
+    def end_turn(self) -> None:
+        """Lets other readers go on: this one has what it took, or waits."""
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
+
+    async def _wait_for_turn(self) -> None:
+        self.end_turn()
+        self._turn = await self._feed.turns.begin()
 
     async def _read_piece(self) -> None:
         feed = self._feed
-        try:
-            await feed.past.read(
-                feed.topic, self.offsets, dict(feed.offsets), _PIECE_BYTES, self._digest
-            )
-        except RecordsLostError as error:
-            raise StartDeletedError(str(error)) from None
-
-    def _digest(self, piece: Piece) -> None:
-        """Runs in a thread while nothing else touches this object."""
-        records = []
-        for message in piece.messages:
+        async with feed.store.reading:
+            # Another reader may have read it meanwhile.
+            missing = feed.store.missing(self.offsets, feed.offsets)
+            if not missing:
+                return
             try:
-                record = FeatureRecord(message)
-                record.columns()
-            except InvalidInputError as error:
-                _log.error("no feature block", error=str(error), offset=message.offset())
-                continue
-            records.append((record, 0))
-        self._encode(records, FeatureRecord.forget)
-        self.offsets.update(piece.positions)
+                self._own = await feed.past.read(
+                    feed.topic,
+                    missing,
+                    dict(feed.offsets),
+                    _PIECE_BYTES,
+                    lambda piece: _decoded(missing, piece),
+                )
+            except RecordsLostError as error:
+                raise StartDeletedError(str(error)) from None
+            for (partition, offset), entry in self._own.items():
+                feed.store.add(partition, offset, entry)
 
-    def _encode(
-        self,
-        records: list[tuple[FeatureRecord, int]],
-        done: Callable[[FeatureRecord], None],
-    ) -> None:
+    def _encode(self, records: list[FeatureRecord]) -> None:
         blocks: list[EncodedBlock] = []
         size = 0
-        for record, seen in records:
-            data = self._block(record, max(seen, self._seen(record)))
+        for record in records:
+            block = self._block(record, self._seen(record))
             self.offsets[record.partition] = record.offset + 1
-            done(record)
-            if data is not None:
-                blocks.append(data)
-                size += len(data.data)
+            self._feed.store.used(record)
+            if block is not None:
+                blocks.append(block)
+                size += len(block.data)
             if size >= MAX_RESPONSE_BYTES:
                 self._add(blocks)
                 blocks, size = [], 0
@@ -159,9 +164,19 @@ class History:
 
     def _block(self, record: FeatureRecord, seen: int) -> EncodedBlock | None:
         pick = pick_rows(record, self._choice, seen)
-        if pick is None:
-            return None
-        rows = pick.stop - pick.start if isinstance(pick, slice) else len(pick)
-        source = (record.source_first_offset, record.source_last_offset)
-        data = encode_record(self._feed.name, record, self._choice, pick)
-        return EncodedBlock(record.partition, rows, *source, data)
+        return None if pick is None else self._feed.store.block(record, self._choice, pick, seen)
+
+
+def _decoded(offsets: dict[int, int], piece: Piece) -> dict[Position, Entry]:
+    """Returns what a piece says, decoded; runs in a thread."""
+    records: list[tuple[int, int, FeatureRecord | None]] = []
+    for message in piece.messages:
+        record: FeatureRecord | None = None
+        try:
+            record = FeatureRecord(message)
+            record.columns()
+        except InvalidInputError as error:
+            record = None
+            _log.error("no feature block", error=str(error), offset=message.offset())
+        records.append((message.partition(), message.offset(), record))
+    return entries_of(offsets, records, piece.positions)

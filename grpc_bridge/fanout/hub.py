@@ -11,10 +11,11 @@ import structlog
 from grpc_bridge.fanout.broker import Broker
 from grpc_bridge.fanout.choice import check_names, checked_symbols, choice_of, set_name
 from grpc_bridge.fanout.errors import StreamCutError, TopicReplacedError, UnknownFeatureSetError
-from grpc_bridge.fanout.feed import RING_BYTES, FeatureSetInfo, Feed
+from grpc_bridge.fanout.feed import FeatureSetInfo, Feed
 from grpc_bridge.fanout.history import History
 from grpc_bridge.fanout.past_reader import PastReader
 from grpc_bridge.fanout.start import beginning_of
+from grpc_bridge.fanout.store import RECORD_BYTES
 from grpc_bridge.fanout.subscription import Listener, Subscription
 from mystocks.v1.realtime_pb2 import (
     SLOW_READER_POLICY_LATEST,
@@ -32,15 +33,15 @@ class FeatureHub:
 
     Args:
         settings: Kafka, the default set, and the bounds of section ``grpc``.
-        ring_bytes: Raw blocks of a set that are kept for readers of the past.
+        store_bytes: Of values of a set's records that are kept for readers of the past.
         check_topics_s: How soon it is noticed that a topic was deleted and created again.
     """
 
     def __init__(
-        self, settings: Settings, *, ring_bytes: int = RING_BYTES, check_topics_s: float = 10.0
+        self, settings: Settings, *, store_bytes: int = RECORD_BYTES, check_topics_s: float = 10.0
     ) -> None:
         self._settings = settings
-        self._ring_bytes = ring_bytes
+        self._store_bytes = store_bytes
         self._check_topics_s = check_topics_s
         self._feeds: dict[str, asyncio.Task[Feed]] = {}
         self._closed = False
@@ -188,7 +189,7 @@ class FeatureHub:
             self._broker,
             self._past,
             linger_s=self._settings.grpc.linger_ms / 1000,
-            ring_bytes=self._ring_bytes,
+            store_bytes=self._store_bytes,
         )
 
     async def _check_topics(self) -> None:

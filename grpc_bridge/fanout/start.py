@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from confluent_kafka import Consumer
 
 from grpc_bridge.fanout.errors import BadSelectionError, StartDeletedError
 from mystocks.v1.market_pb2 import ResumeToken
@@ -17,7 +16,6 @@ from streams.kafka.feature_positions import (
     RowsDeletedError,
     offset_of_row,
     offsets_since,
-    watermarks,
 )
 
 if TYPE_CHECKING:
@@ -55,36 +53,26 @@ async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> 
     if request is None or start is None or (start == "earliest" and not request.earliest):
         await feed.caught_up(await feed.ends())
         return None
+    marks = await feed.marks()
     if start == "resume":
         token = request.resume
         check_token(token, feed.topic, feed.topic_id.decode(), feed.partitions)
 
-        def resume(consumer: Consumer) -> Beginning:
-            marks = watermarks(consumer, feed.topic, range(feed.partitions))
-            return _resume(consumer, feed.topic, marks, token)
-
-        beginning = await feed.past.run(resume)
-        await _check_rows(feed, beginning)
+        beginning = await _resumed(feed, marks, token)
+        await feed.caught_up({partition: end for partition, (_, end) in marks.items()})
+        _check_rows(feed, beginning)
         return beginning
     if start == "since_ns":
         since_ns = request.since_ns
-
-        def since(consumer: Consumer) -> Beginning:
-            marks = watermarks(consumer, feed.topic, range(feed.partitions))
-            return Beginning(offsets_since(consumer, feed.topic, marks, since_ns), {})
-
-        return await feed.past.run(since)
-
-    def earliest(consumer: Consumer) -> Beginning:
-        marks = watermarks(consumer, feed.topic, range(feed.partitions))
-        return Beginning({p: low for p, (low, _) in marks.items()}, {})
-
-    return await feed.past.run(earliest)
+        offsets = await feed.past.run(
+            lambda consumer: offsets_since(consumer, feed.topic, marks, since_ns)
+        )
+        return Beginning(offsets, {})
+    return Beginning({p: low for p, (low, _) in marks.items()}, {})
 
 
-async def _check_rows(feed: Feed, beginning: Beginning) -> None:
+def _check_rows(feed: Feed, beginning: Beginning) -> None:
     """Refuses rows that do not exist yet."""
-    await feed.caught_up(await feed.ends())
     for partition, row in beginning.rows.items():
         next_row = feed.next_row.get(partition)
         if row is not None and next_row is not None and row > next_row:
@@ -131,9 +119,8 @@ def check_token(token: ResumeToken, topic: str, topic_id: str, partitions: int) 
                 )
 
 
-def _resume(
-    consumer: Consumer, topic: str, marks: Mapping[int, Marks], token: ResumeToken
-) -> Beginning:
+async def _resumed(feed: Feed, marks: Mapping[int, Marks], token: ResumeToken) -> Beginning:
+    topic = feed.topic
     places = {place.partition: place for place in token.next}
     offsets: dict[int, int] = {}
     rows: dict[int, int | None] = {}
@@ -153,10 +140,15 @@ def _resume(
                 )
             offsets[partition] = place.offset
         elif place.HasField("row"):
+            search = functools.partial(
+                offset_of_row,
+                topic=topic,
+                partition=partition,
+                row=place.row,
+                marks=(low, high),
+            )
             try:
-                offsets[partition] = offset_of_row(
-                    consumer, topic, partition, place.row, (low, high)
-                )
+                offsets[partition] = await feed.past.run(search)
             except RowsDeletedError as error:
                 raise StartDeletedError(str(error)) from None
             except InvalidInputError as error:

@@ -164,6 +164,8 @@ class Subscription:
         """Leaves the channel."""
         if self._channel is not None:
             self._feed.leave(self._channel, self)
+        if self._history is not None:
+            self._history.end_turn()
         self._channel = self._link = self._history = None
         self._mailbox.clear()
         self._parts.clear()
@@ -195,6 +197,7 @@ class Subscription:
             # Whoever waited until the reader has taken its last part would find new rows, and many
             # readers would never arrive.
             if self._error is None and (delivery is None or history.at_present):
+                history.end_turn()
                 self._join()
         except (StreamEndedError, UnavailableError) as error:
             self.failed(

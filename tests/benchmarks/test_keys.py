@@ -73,7 +73,7 @@ def keys_of(benchmark, monkeypatch, capsys) -> set[str]:
 
 def test_the_bridge(replace, monkeypatch, capsys):
     roles = SimpleNamespace(
-        start=lambda *_: (SimpleNamespace(pid=0), {"grpc": ""}), stop_all=nothing
+        start=lambda *_: (SimpleNamespace(pid=0), {"grpc": ""}), stop=nothing, stop_all=nothing
     )
     replace(
         bridge,
@@ -84,6 +84,7 @@ def test_the_bridge(replace, monkeypatch, capsys):
         echo_server=at_once,
         ticks_flowing=at_once,
         two_processes=one,
+        token_of_now=lambda _address: b"",
         resident_bytes=lambda _process: 1,
         peak_memory=lambda _process, _stop, into: into.append(1),
     )

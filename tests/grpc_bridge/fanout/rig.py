@@ -97,10 +97,10 @@ class FeaturesTopic:
         )
 
     def hub(
-        self, *, ring_bytes: int = 32 * 1024**2, check_topics_s: float = 10.0, **grpc: object
+        self, *, store_bytes: int = 32 * 1024**2, check_topics_s: float = 10.0, **grpc: object
     ) -> FeatureHub:
         return FeatureHub(
-            self.settings(**grpc), ring_bytes=ring_bytes, check_topics_s=check_topics_s
+            self.settings(**grpc), store_bytes=store_bytes, check_topics_s=check_topics_s
         )
 
     def request(self, *, symbols=(), names=(), policy=0, **start) -> SubscribeFeaturesRequest:

@@ -1,6 +1,7 @@
 """The hub against a real broker: every row once, from wherever a reader begins."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
@@ -61,7 +62,7 @@ async def test_rows_from_earliest_pass_over_into_live_ones_without_gap_or_double
         topic.write(0, 50, flush=False)
         topic.write(1, 50, flush=False)
     topic.producer.flush()
-    async with running(topic.hub(ring_bytes=20_000)) as hub:
+    async with running(topic.hub(store_bytes=20_000)) as hub:
         readers = [
             asyncio.create_task(collect(hub, topic.request(earliest=True), 6000, pause_s=pause))
             for pause in (0, 0, 0.001, 0.01)
@@ -81,7 +82,7 @@ async def test_a_reader_that_is_cut_anywhere_goes_on_by_its_token(topic):
         topic.write(0, 7, flush=False)
         topic.write(1, 11, flush=False)
     topic.producer.flush()
-    async with running(topic.hub(ring_bytes=3_000)) as hub:
+    async with running(topic.hub(store_bytes=3_000)) as hub:
         seen = await collect(hub, topic.request(earliest=True), 1)
         cuts = 0
         while cuts < 60 or len(seen) < topic.everything().total():
@@ -277,7 +278,7 @@ async def test_a_record_that_is_no_block_is_passed_over(topic):
 
 @pytest.mark.asyncio
 async def test_large_blocks_make_responses_that_every_client_accepts(topic):
-    async with running(topic.hub(ring_bytes=1000)) as hub:
+    async with running(topic.hub(store_bytes=1000)) as hub:
         stands = asyncio.Event()
         live = asyncio.create_task(
             collect(hub, topic.request(), 120_000, seen=Seen(check=False), stands=stands)
@@ -294,26 +295,33 @@ async def test_large_blocks_make_responses_that_every_client_accepts(topic):
 
 
 @pytest.mark.asyncio
-async def test_many_readers_that_come_back_at_once_decode_each_record_once(topic, monkeypatch):
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_many_readers_that_come_back_at_once_decode_each_record_once(
+    topic, monkeypatch, restarted
+):
     decoded = Counter()
 
     def counted(value: bytes):
         decoded[value] += 1
         return decode_columns(value)
 
-    async with running(topic.hub()) as hub:
+    async with contextlib.AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(running(topic.hub()))
         token = (await collect(hub, topic.request(), 0)).token
         for _ in range(200):
             topic.write(0, 5, flush=False)
         topic.producer.flush()
         await hub.caught_up(topic.set)
+        if restarted:
+            hub = await stack.enter_async_context(running(topic.hub()))
         monkeypatch.setattr(record_module, "decode_columns", counted)
         readers = [collect(hub, topic.request(resume=token), 1000) for _ in range(50)]
         for seen in await asyncio.gather(*readers):
             assert seen.rows == topic.everything()
-    # The feed itself looked at the first one, before the counting, to learn the names.
+    # A feed looks at a record, before the counting, to learn the names.
     assert len(decoded) >= 199
-    assert set(decoded.values()) == {1}
+    # Two of the readers may read the topic at the same time, the others find what these have read.
+    assert max(decoded.values()) <= (2 if restarted else 1)
 
 
 @pytest.mark.asyncio

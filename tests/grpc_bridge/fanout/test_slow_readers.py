@@ -35,7 +35,7 @@ async def _read_on(subscription):
 
 @pytest.mark.asyncio
 async def test_a_reader_behind_by_more_than_its_queue_ends_and_goes_on_by_its_token(topic):
-    async with running(topic.hub(queue_bytes=_QUEUE, ring_bytes=30_000)) as hub:
+    async with running(topic.hub(queue_bytes=_QUEUE, store_bytes=30_000)) as hub:
         request, seen = topic.request(), Seen()
         stands = asyncio.Event()
         quick = asyncio.create_task(collect(hub, request, 20_010, stands=stands))
