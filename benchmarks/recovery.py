@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from benchmarks import workload
 from mystocks.roles.features import build
@@ -109,6 +110,7 @@ def failover(stack: dict[str, str], again: bool) -> float:
     """
     settings = settings_for(stack, f"failover{uuid.uuid4().hex[:6]}")
     with _ticking(settings), _roles(settings) as roles:
+        _await_shared(settings, len(roles))
         seen = _Rows(settings)
         seen.wait_for_all(time.time_ns())
         killed = time.time_ns()
@@ -197,11 +199,21 @@ def _start(settings: Settings, slot: int) -> subprocess.Popen:
         text=True,
     )
     assert role.stdout is not None
-    if slot == 0:
-        threading.Thread(target=role.stdout.read, daemon=True).start()
-        return role
-    for line in role.stdout:
-        if '"event": "ready"' in line:
-            break
     threading.Thread(target=role.stdout.read, daemon=True).start()
     return role
+
+
+def _await_shared(settings: Settings, members: int) -> None:
+    """Waits until every process has partitions: what one without does is missed by nobody."""
+    admin = AdminClient(settings.kafka.as_librdkafka())
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        group = admin.describe_consumer_groups([settings.features_group])
+        shares = [
+            len(member.assignment.topic_partitions)
+            for member in group[settings.features_group].result(_PATIENCE_S).members
+        ]
+        if len(shares) == members and min(shares) > 0 and sum(shares) == PARTITIONS:
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"expected {members} processes with partitions, were {shares}")
