@@ -6,7 +6,6 @@ raise nothing. A partition that is given back keeps its state for the case that 
 has worked on it in between.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
-from streams.kafka.clients import CALL_TIMEOUT_S
+from streams.kafka.clients import CALL_TIMEOUT_S, resume_at_once
 from streams.kafka.errors import (
     KafkaUnavailableError,
     MembershipLostError,
@@ -30,7 +29,6 @@ from streams.metrics import LoopMetrics
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
 # Longer than a broker that is well takes to say where a partition ends.
-_WAKE_UP_S = 0.05
 # A client may wait for ever for a coordinator that came back under it; a new one does not.
 _MOST_UNANSWERED = 3
 
@@ -257,12 +255,7 @@ class Assignment:
         self.seek(run)
         run.live = True
         run.task.touch_all()
-        place = TopicPartition(self._source, run.partition)
-        self._consumer.resume([place])
-        # A question to the partition's broker: without one librdkafka's thread for it may sleep
-        # for up to a second before it fetches. The answer does not matter.
-        with contextlib.suppress(KafkaException):
-            self._consumer.get_watermark_offsets(place, _WAKE_UP_S)
+        resume_at_once(self._consumer, [TopicPartition(self._source, run.partition)])
 
     def _release(self, partitions: list[TopicPartition], *, park: bool) -> None:
         for part in partitions:

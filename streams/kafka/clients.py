@@ -1,18 +1,21 @@
 """Configuration of the librdkafka clients, each value with its reason."""
 
+import contextlib
 import logging
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTER_EXTRA_BYTES, MAX_MESSAGE_BYTES
+from streams.kafka.ports import GroupConsumer
 
 # librdkafka writes its own log lines through this logger, not to stderr.
 LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
 
 # A broker that answers at all answers within this; used for calls that block the loop.
 CALL_TIMEOUT_S = 30.0
+_WAKE_UP_S = 0.05
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
@@ -96,6 +99,18 @@ def reader(
     if buffer_bytes is not None:
         config["queued.max.messages.kbytes"] = max(1, buffer_bytes // 1024)
     return Consumer(config, logger=LIBRDKAFKA_LOG)
+
+
+def resume_at_once(consumer: GroupConsumer | Consumer, places: list[TopicPartition]) -> None:
+    """Resumes paused partitions without the wait that librdkafka has for them.
+
+    Where nothing is being fetched its thread for a broker sleeps for up to a second. A question to
+    the leader of a partition wakes it; the answer does not matter.
+    """
+    consumer.resume(places)
+    for place in places:
+        with contextlib.suppress(KafkaException):
+            consumer.get_watermark_offsets(place, _WAKE_UP_S)
 
 
 def offsets_client(settings: Settings, group: str) -> Consumer:

@@ -22,7 +22,7 @@ from streams.kafka.replay.lane import Lane
 _COMMIT_PACED_S = 0.1
 # Without pacing nobody waits for a single row, and while a transaction ends nothing is computed.
 _COMMIT_S = 2.0
-_MOST_TRANSACTION_BYTES = 128 * 1024**2
+_MOST_TRANSACTION_BYTES = 512 * 1024**2
 # Rows of one partition that wait for their time, beyond those of the batch that brought them.
 _MOST_PENDING = 20_000
 # How far ahead of the clock partitions are read, wall clock.

@@ -6,12 +6,16 @@ from collections.abc import Collection, Mapping
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from streams.kafka.batch import PartitionBatch
+from streams.kafka.clients import resume_at_once
 from streams.kafka.errors import KafkaUnavailableError, kafka_error
 from streams.kafka.tail import records_of
 
 # What is computed together should stay in a core's cache.
 _BATCH_BYTES = 1024**2
 _BATCH_MESSAGES = 4000
+# Read at a time, by the size of the messages read before.
+_FETCH_BYTES = 2 * 1024**2
+_FIRST_MESSAGES = 8
 # Read but not wanted yet; a partition with more is not fetched until most of it is used up. Pausing
 # throws away what the client has fetched, so it must be rare.
 _STASH_BYTES = 4 * 1024**2
@@ -58,6 +62,7 @@ class LogReader:
         self._positions = {p: spans[p][0] for p in self._ends}
         self._stashes = {p: _Stash() for p in self._ends}
         self._paused: set[int] = set()
+        self._at_a_time = _FIRST_MESSAGES
         if self._ends:
             consumer.assign([TopicPartition(topic, p, at) for p, at in self._positions.items()])
 
@@ -101,7 +106,9 @@ class LogReader:
             return
         messages = self._consumer.consume(1, timeout_s)
         if messages:
-            messages += self._consumer.consume(_BATCH_MESSAGES - 1, 0.0)
+            messages += self._consumer.consume(self._at_a_time, 0.0)
+            mean = max(1, sum(map(len, messages)) // len(messages))
+            self._at_a_time = min(max(1, _FETCH_BYTES // mean), _BATCH_MESSAGES)
         before = {p for p in self._ends if not self._read_all(p)}
         try:
             records = records_of(messages, self._topic, self._positions, set())
@@ -129,5 +136,5 @@ class LogReader:
             if not self._read_all(p) and self._stashes[p].size < _RESUME_BYTES
         }
         if again:
-            self._consumer.resume([TopicPartition(self._topic, p) for p in again])
+            resume_at_once(self._consumer, [TopicPartition(self._topic, p) for p in again])
             self._paused -= again
