@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +17,7 @@ from grpc_bridge.fanout.errors import StartDeletedError
 from grpc_bridge.fanout.past_reader import Piece
 from grpc_bridge.fanout.record import FeatureRecord
 from grpc_bridge.fanout.start import Beginning
-from grpc_bridge.fanout.store import Entry, Position, entries_of
+from grpc_bridge.fanout.store import Entry, Position, Stretch, entries_of
 from grpc_bridge.fanout.turns import Turn
 from grpc_bridge.fanout.wire import encode_token
 from schemas.errors import InvalidInputError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 # Of values, read from the topic at a time.
 _PIECE_BYTES = 1024**2
-# Encoded in the event loop at a time, so that live readers wait for a millisecond at most.
+# Encoded in the event loop at a time, so that live readers do not wait for long.
 _PART_BYTES = 128 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -52,9 +54,10 @@ class History:
         self._choice = choice
         self._fresh = set(beginning.rows)  # partitions whose first record is still to come
         self._ready: deque[Delivery] = deque()
-        # The last piece that this reader read: the store may have dropped it before its turn comes.
-        self._own: dict[Position, Entry] = {}
+        self._order = deque(self.offsets)  # the partition that was served first comes last then
         self._turn: Turn | None = None
+        # Whether the store was looked at since the topic was read.
+        self._followed = True
 
     @property
     def token(self) -> bytes:
@@ -79,20 +82,27 @@ class History:
         while not self._ready:
             if feed.error is not None:
                 raise feed.error
-            found = feed.store.follow(self.offsets, feed.offsets, _PART_BYTES, self._own)
-            if found.offsets != self.offsets:
-                self._encode(found.records)
-                self.offsets.update(found.offsets)
-                if not self._ready:
-                    await asyncio.sleep(0)  # others have their turn, also where nothing is shown
-            elif feed.store.missing(self.offsets, feed.offsets):
+            missing = feed.store.missing(self.offsets, feed.offsets)
+            if missing and self._followed:
+                # First, so that a partition of the past does not wait until the others stand still.
+                self._followed = False
                 self.end_turn()
                 await self._read_piece()
                 await self._wait_for_turn()
+                continue
+            found = self._follow()
+            self._followed = True
+            if found.offsets != self.offsets:
+                self._take(found)
+                if not self._ready:
+                    # Nothing of it is shown: others have their turn all the same.
+                    self.end_turn()
+                    await asyncio.sleep(0)
+                    await self._wait_for_turn()
             elif self.at_present:
                 return None
-            else:
-                # The token is of a bridge that is ahead.
+            elif not missing:
+                # The feed has not come so far yet.
                 self.end_turn()
                 await feed.caught_up(self.offsets)
                 await self._wait_for_turn()
@@ -109,6 +119,7 @@ class History:
         self._turn = await self._feed.turns.begin()
 
     async def _read_piece(self) -> None:
+        """Reads what follows and takes a part of it, since the store may drop it at any time."""
         feed = self._feed
         async with feed.store.reading:
             # Another reader may have read it meanwhile.
@@ -116,7 +127,7 @@ class History:
             if not missing:
                 return
             try:
-                self._own = await feed.past.read(
+                piece = await feed.past.read(
                     feed.topic,
                     missing,
                     dict(feed.offsets),
@@ -125,16 +136,25 @@ class History:
                 )
             except RecordsLostError as error:
                 raise StartDeletedError(str(error)) from None
-            for (partition, offset), entry in self._own.items():
+            for (partition, offset), entry in piece.items():
                 feed.store.add(partition, offset, entry)
+            self._take(self._follow(piece))
+
+    def _follow(self, more: Mapping[Position, Entry] = MappingProxyType({})) -> Stretch:
+        places = {partition: self.offsets[partition] for partition in self._order}
+        return self._feed.store.follow(places, self._feed.offsets, _PART_BYTES, more)
+
+    def _take(self, found: Stretch) -> None:
+        self._encode(found.records)
+        self.offsets.update(found.offsets)
+        self._order.rotate(-1)
 
     def _encode(self, records: list[FeatureRecord]) -> None:
         blocks: list[EncodedBlock] = []
         size = 0
         for record in records:
-            block = self._block(record, self._seen(record))
+            block = self._block(record)
             self.offsets[record.partition] = record.offset + 1
-            self._feed.store.used(record)
             if block is not None:
                 blocks.append(block)
                 size += len(block.data)
@@ -162,9 +182,16 @@ class History:
         self.rows[partition] = max(expected, record.next_row)
         return max(0, expected - first)
 
-    def _block(self, record: FeatureRecord, seen: int) -> EncodedBlock | None:
-        pick = pick_rows(record, self._choice, seen)
-        return None if pick is None else self._feed.store.block(record, self._choice, pick, seen)
+    def _block(self, record: FeatureRecord) -> EncodedBlock | None:
+        store = self._feed.store
+        try:
+            seen = self._seen(record)
+            pick = pick_rows(record, self._choice, seen)
+        except InvalidInputError as error:
+            _log.error("no feature block", error=str(error), offset=record.offset)
+            return None
+        store.used(record)
+        return None if pick is None else store.block(record, self._choice, pick, seen)
 
 
 def _decoded(offsets: dict[int, int], piece: Piece) -> dict[Position, Entry]:

@@ -18,6 +18,9 @@ from streams.kafka.feature_positions import first_row_of
 Number = TypeVar("Number", np.int32, np.int64, np.float64)
 
 _FIXED = frozenset({SYMBOL, EVENT_TIME, "event_time_ns", PRICE})
+# What decoded rows take besides the values: measured with blocks of one row.
+_RECORD_BYTES = 2048
+_ARRAY_BYTES = 160
 
 
 class Columns(NamedTuple):
@@ -137,6 +140,14 @@ class FeatureRecord:
         order, ends = self._order
         parts = [order[ends[code] : ends[code + 1]] for code in codes]
         return parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """About what the decoded rows and the value take; 0 without decoded rows."""
+        if self._columns is None:
+            return 0
+        arrays = len(self._columns.values) + 3
+        return self.size + _RECORD_BYTES + arrays * _ARRAY_BYTES
 
     def forget(self) -> None:
         """Drops the decoded rows."""

@@ -57,7 +57,6 @@ async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> 
     if start == "resume":
         token = request.resume
         check_token(token, feed.topic, feed.topic_id.decode(), feed.partitions)
-
         beginning = await _resumed(feed, marks, token)
         await feed.caught_up({partition: end for partition, (_, end) in marks.items()})
         _check_rows(feed, beginning)

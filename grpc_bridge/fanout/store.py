@@ -17,11 +17,15 @@ from grpc_bridge.fanout.recent import Recent
 from grpc_bridge.fanout.record import FeatureRecord
 
 RECORD_BYTES = 32 * 1024**2
-# Of values whose rows stay decoded: decoding a record costs ten times what encoding it does.
+# Of decoded rows: decoding a record costs ten times what encoding it does.
 _DECODED_BYTES = 16 * 1024**2
 _BLOCK_BYTES = 16 * 1024**2
 # What an entry takes besides the value of its record.
-_ENTRY_BYTES = 256
+_ENTRY_BYTES = 700
+# What follows positions is given out by size; to show a record costs as much as this at least.
+_LEAST_RECORD_BYTES = 4096
+# A block of more symbols is made for each reader: to find it the symbols would have to be compared.
+_MOST_SYMBOLS = 64
 # Readings of the topic at a time; whoever waits finds what the others have read.
 _READINGS = 2
 
@@ -74,30 +78,31 @@ class RecordStore:
         offsets: Mapping[int, int],
         ends: Mapping[int, int],
         max_bytes: int,
-        own: Mapping[Position, Entry],
+        more: Mapping[Position, Entry],
     ) -> Stretch:
         """Returns what is known to follow some positions.
 
         Args:
-            offsets: Where to begin, by partition.
+            offsets: Where to begin, by partition; the first one is served first.
             ends: Where to stop.
-            max_bytes: Of values, about; shared out among the partitions.
-            own: Entries that the reader has kept for itself.
+            max_bytes: Of values, about.
+            more: Entries that the store may not have.
         """
         found = Stretch([], dict(offsets))
-        at = found.offsets
+        at, size = found.offsets, 0
         for partition in offsets:
-            size, end = 0, ends.get(partition, 0)
-            while at[partition] < end and size * len(offsets) < max_bytes:
+            end = ends.get(partition, 0)
+            while at[partition] < end and size < max_bytes:
                 position = partition, at[partition]
                 entry = self._entries.get(position)
-                if entry is None and (entry := own.get(position)) is None:
+                if entry is None and (entry := more.get(position)) is None:
                     break
                 if isinstance(entry, int):
                     at[partition] = entry
+                    size += _ENTRY_BYTES
                 else:
                     found.records.append(entry)
-                    size += entry.size
+                    size += max(entry.size, _LEAST_RECORD_BYTES)
                     at[partition] = entry.offset + 1
         return found
 
@@ -110,8 +115,9 @@ class RecordStore:
         }
 
     def used(self, record: FeatureRecord) -> None:
-        """Keeps the decoded rows of a record until enough others were used after it."""
-        self._decoded.put(record, record, record.size)
+        """Keeps the decoded rows of a record, if any, until enough others were used after it."""
+        if record.decoded_bytes:
+            self._decoded.put(record, record, record.decoded_bytes)
 
     def block(self, record: FeatureRecord, choice: Choice, pick: Pick, seen: int) -> EncodedBlock:
         """Returns the block of a choice, the same for all who want the same.
@@ -123,7 +129,8 @@ class RecordStore:
             seen: As given to `pick_rows`.
         """
         since_ns = choice.since_ns
-        if since_ns is not None and record.oldest_ns < since_ns:
+        many = choice.symbols is not None and len(choice.symbols) > _MOST_SYMBOLS
+        if many or (since_ns is not None and record.oldest_ns < since_ns):
             return encode_record(self._set, record, choice, pick)
         # No row is older, so the bound makes no difference.
         alike = choice if since_ns is None else Choice(choice.symbols, choice.names)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-# So many are served at a time: each costs the loop about a millisecond, and new calls and live rows
-# come between.
+# So many are served at a time: each costs the loop a millisecond or a few, and new calls and live
+# rows come between.
 _AT_A_TIME = 8
-# A turn ends by itself when the reader's client is slower than this.
-_LONGEST_S = 0.05
+# A turn is for the work of the loop. While a response waits for its client, others have theirs.
+_LONGEST_S = 0.005
 
 
 class Turn:
