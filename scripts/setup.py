@@ -109,11 +109,15 @@ def install(environment: dict[str, str]) -> None:
         command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", VENV_PYTHON]
     else:
         command = [VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-compile"]  # below, on all cores
     print(f"setup: packages of {LOCK.relative_to(ROOT)}", flush=True)
     # The lock is complete. Without --no-deps an older pip looks at newer releases of a package that
     # another one wants with an extra, and refuses them for want of a hash.
     run([*command, "--no-deps", "--require-hashes", "-r", LOCK], environment)
     run([*command, "--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
+    if not uv:
+        # Some packages hold files that are not meant to be compiled, which is no failure.
+        runs([VENV_PYTHON, "-m", "compileall", "-q", "-j", "0", VENV / "lib"])
 
 
 def prepare(environment: dict[str, str]) -> None:

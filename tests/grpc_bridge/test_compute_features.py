@@ -161,6 +161,9 @@ async def test_a_request_outlives_a_worker_that_is_killed_and_restarted_within_i
     close = prices_of(50)
     request = ComputeFeaturesRequest(features=["sma_2"], rows=OhlcvRows(close=close))
     expected = compute_indicators(["sma_2"], {"price": close})["sma_2"]
+    # However slow the machine: a start that outlasts the session means that nobody computes.
+    kafka = rig.settings.kafka.model_copy(update={"session_timeout_ms": 60_000})
+    rig.settings = rig.settings.model_copy(update={"kafka": kafka})
     async with served(rig.settings) as (address, _), connected(address) as stub:
         role = rig.start()
         await stub.ComputeFeatures(request, timeout=TIMEOUT_S)
