@@ -255,6 +255,8 @@ class Feed:
             raise self.error
 
     def _new_channel(self, choice: Choice, *, alone: bool = False) -> Channel:
+        if self.columns:
+            check_names(choice, self.columns)
         channel = Channel(self.name, choice, self.token, alone=alone)
         if choice.symbols is None:
             self._everything[channel] = None

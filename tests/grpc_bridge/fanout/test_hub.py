@@ -261,6 +261,18 @@ async def test_an_unknown_name_is_refused_as_soon_as_the_set_is_known(topic):
 
 
 @pytest.mark.asyncio
+async def test_a_name_is_refused_also_if_the_set_becomes_known_while_the_past_is_read(topic):
+    async with running(topic.hub()) as hub:
+        request = topic.request(names=["nope"], earliest=True)
+        async with hub.subscribe(request.selection, request) as subscription:
+            await anext(subscription)
+            topic.write(0, 1)
+            await hub.caught_up(topic.set)
+            with pytest.raises(BadSelectionError, match="nope"):
+                await asyncio.wait_for(anext(subscription), 5)
+
+
+@pytest.mark.asyncio
 async def test_a_record_that_is_no_block_is_passed_over(topic):
     topic.write(0, 3)
     topic.producer.produce(topic.topic, b"hello", partition=0, headers=[("first_row", b"3")])
