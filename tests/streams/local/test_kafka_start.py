@@ -1,6 +1,7 @@
 """How the broker's runtime is started."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ NOTES_ITS_ARGUMENTS = """\
 #!/bin/sh
 echo "$@" >> {arguments}
 case "$*" in *format*) exit 0;; esac
-echo "Kafka Server started"
 exec sleep 60
 """
 
@@ -23,19 +23,24 @@ def start(tmp_path: Path):
     brokers: list[KafkaBroker] = []
 
     def started(**options: bool) -> str:
-        program, arguments = tmp_path / "java", tmp_path / "arguments"
+        directory = tmp_path / str(len(brokers))
+        directory.mkdir()
+        program, arguments = directory / "java", directory / "arguments"
         program.write_text(NOTES_ITS_ARGUMENTS.format(arguments=arguments))
         program.chmod(0o755)
         broker = KafkaBroker(
-            tmp_path / "kafka",
-            tmp_path / "kafka.log",
+            directory / "kafka",
+            directory / "kafka.log",
             java=Java(program, 17, "17"),
-            jars=tmp_path,
+            jars=directory,
             **options,
         )
         brokers.append(broker)
         broker.launch()
-        broker.wait_ready()
+        deadline = time.monotonic() + 30
+        while "kafka.Kafka" not in arguments.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         return arguments.read_text().splitlines()[-1]
 
     yield started
