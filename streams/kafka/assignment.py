@@ -28,7 +28,6 @@ from streams.metrics import LoopMetrics
 
 # A coordinator that is not there for longer is asked again, and polls go on in between.
 _COMMITTED_TIMEOUT_S = 3.0
-# Longer than a broker that is well takes to say where a partition ends.
 # A client may wait for ever for a coordinator that came back under it; a new one does not.
 _MOST_UNANSWERED = 3
 

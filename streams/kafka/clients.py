@@ -15,6 +15,7 @@ LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
 
 # A broker that answers at all answers within this; used for calls that block the loop.
 CALL_TIMEOUT_S = 30.0
+# Longer than a broker that is well takes to say where a partition ends.
 _WAKE_UP_S = 0.05
 
 
