@@ -27,7 +27,7 @@ from streams.jobs.events import JobEventReader
 from streams.kafka.admin import admin_client
 from streams.kafka.clients import CALL_TIMEOUT_S
 from streams.kafka.ends import first_and_end
-from streams.kafka.feature_positions import watermarks
+from streams.kafka.feature_positions import ends_of, watermarks
 from streams.kafka.tail import records_of, tail_consumer
 
 _BUFFER_BYTES = 4 * 1024**2
@@ -136,8 +136,7 @@ class ReplayReading:
                         "there no more (run); take another run",
                         field="run",
                     )
-                marks = watermarks(consumer, self._topic, self._positions)
-                ends = {p: end for p, (_, end) in marks.items()}
+                ends = ends_of(watermarks(consumer, self._topic, self._positions))
             if self._positions:
                 self._pass_on(consumer)
             if ends is not None and all(self._positions[p] >= ends[p] for p in ends):

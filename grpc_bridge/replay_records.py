@@ -15,6 +15,7 @@ from mystocks.v1.market_pb2 import BarBlock
 from mystocks.v1.realtime_pb2 import ReplayMarketDataResponse
 from schemas.bars import FLOAT_COLUMNS, BarColumns, decode_bars
 from schemas.headers import SET_HASH
+from streams.kafka.batch import header
 
 _FEATURES_FIELD = ReplayMarketDataResponse.DESCRIPTOR.fields_by_name["features"].number
 _BARS_FIELD = ReplayMarketDataResponse.DESCRIPTOR.fields_by_name["bars"].number
@@ -64,8 +65,8 @@ def bar_encoder(interval: str) -> RecordEncoder:
 
     def encode(message: Message) -> ReplayedRecord:
         symbols, bars = decode_bars(message.value() or b"")
-        set_hash = dict(message.headers() or ()).get(SET_HASH) or b""
-        block = encode_bar_block(interval, set_hash.decode("ascii", "replace"), symbols, bars)
+        set_hash = header(message.headers(), SET_HASH) or ""
+        block = encode_bar_block(interval, set_hash, symbols, bars)
         return ReplayedRecord(len(bars), int(bars.end_time.max()), frame(_BARS_FIELD, block))
 
     return encode

@@ -22,7 +22,7 @@ from grpc_bridge.fanout.store import RECORD_BYTES, RecordStore
 from grpc_bridge.fanout.turns import Turns
 from grpc_bridge.fanout.wire import encode_token
 from schemas.errors import InvalidInputError, MyStocksError, UnavailableError
-from streams.kafka.feature_positions import Marks
+from streams.kafka.feature_positions import Marks, ends_of
 from streams.kafka.tail import Handover, RecordsLostError, TopicTail, tail_consumer
 
 _BUFFER_BYTES = 16 * 1024**2
@@ -155,7 +155,7 @@ class Feed:
 
     async def ends(self) -> dict[int, int]:
         """Returns the end of each partition as of now."""
-        return {partition: end for partition, (_, end) in (await self.marks()).items()}
+        return ends_of(await self.marks())
 
     async def caught_up(self, offsets: Mapping[int, int], timeout_s: float = _CATCH_UP_S) -> None:
         """Waits until everything before these offsets was read and published.
@@ -180,6 +180,15 @@ class Feed:
             ) from None
         finally:
             self._waiting = [pair for pair in self._waiting if pair[1] is not reached]
+
+    def check(self, choice: Choice) -> None:
+        """Refuses features that the set does not have, as far as they are known.
+
+        Raises:
+            BadSelectionError: There is no such feature.
+        """
+        if self.columns:
+            check_names(choice, self.columns)
 
     def join(self, choice: Choice, reader: ChannelReader) -> Channel:
         """Adds a reader to the channel of its choice; it sees what is read from now on."""
@@ -255,8 +264,7 @@ class Feed:
             raise self.error
 
     def _new_channel(self, choice: Choice, *, alone: bool = False) -> Channel:
-        if self.columns:
-            check_names(choice, self.columns)
+        self.check(choice)
         channel = Channel(self.name, choice, self.token, alone=alone)
         if choice.symbols is None:
             self._everything[channel] = None

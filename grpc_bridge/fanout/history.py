@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,8 @@ class History:
             StreamEndedError: The feed has ended.
         """
         feed = self._feed
-        await self._wait_for_turn()
+        self.end_turn()
+        self._turn = await feed.turns.begin()
         while not self._ready:
             if feed.error is not None:
                 raise feed.error
@@ -86,9 +87,7 @@ class History:
             if missing and self._followed:
                 # First, so that a partition of the past does not wait until the others stand still.
                 self._followed = False
-                self.end_turn()
-                await self._read_piece()
-                await self._wait_for_turn()
+                await self._meanwhile(self._read_piece())
                 continue
             found = self._follow()
             self._followed = True
@@ -96,16 +95,12 @@ class History:
                 self._take(found)
                 if not self._ready:
                     # Nothing of it is shown: others have their turn all the same.
-                    self.end_turn()
-                    await asyncio.sleep(0)
-                    await self._wait_for_turn()
+                    await self._meanwhile(asyncio.sleep(0))
             elif self.at_present:
                 return None
             elif not missing:
                 # The feed has not come so far yet.
-                self.end_turn()
-                await feed.caught_up(self.offsets)
-                await self._wait_for_turn()
+                await self._meanwhile(feed.caught_up(self.offsets))
         return self._ready.popleft()
 
     def end_turn(self) -> None:
@@ -114,8 +109,10 @@ class History:
             self._turn.end()
             self._turn = None
 
-    async def _wait_for_turn(self) -> None:
+    async def _meanwhile(self, wait: Awaitable[None]) -> None:
+        """Waits while others have their turn, then for the next one."""
         self.end_turn()
+        await wait
         self._turn = await self._feed.turns.begin()
 
     async def _read_piece(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 import structlog
 
 from grpc_bridge.fanout.broker import Broker
-from grpc_bridge.fanout.choice import check_names, checked_symbols, choice_of, set_name
+from grpc_bridge.fanout.choice import checked_symbols, choice_of, set_name
 from grpc_bridge.fanout.errors import StreamCutError, TopicReplacedError, UnknownFeatureSetError
 from grpc_bridge.fanout.feed import FeatureSetInfo, Feed
 from grpc_bridge.fanout.history import History
@@ -99,8 +99,7 @@ class FeatureHub:
         since = start is not None and start.WhichOneof("start") == "since_ns"
         choice = choice_of(selection, start.since_ns if start is not None and since else None)
         feed = await self._feed(self._named(selection.feature_set, "selection.feature_set"))
-        if feed.columns:
-            check_names(choice, feed.columns)
+        feed.check(choice)
         beginning = await beginning_of(feed, start)
         subscription = Subscription(
             feed,

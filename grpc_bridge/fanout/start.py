@@ -14,6 +14,7 @@ from schemas.errors import InvalidInputError
 from streams.kafka.feature_positions import (
     Marks,
     RowsDeletedError,
+    ends_of,
     offset_of_row,
     offsets_since,
 )
@@ -58,7 +59,7 @@ async def beginning_of(feed: Feed, request: SubscribeFeaturesRequest | None) -> 
         token = request.resume
         check_token(token, feed.topic, feed.topic_id.decode(), feed.partitions)
         beginning = await _resumed(feed, marks, token)
-        await feed.caught_up({partition: end for partition, (_, end) in marks.items()})
+        await feed.caught_up(ends_of(marks))
         _check_rows(feed, beginning)
         return beginning
     if start == "since_ns":

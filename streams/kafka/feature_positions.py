@@ -32,6 +32,11 @@ def watermarks(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dic
     }
 
 
+def ends_of(marks: Mapping[int, Marks]) -> dict[int, int]:
+    """Returns the end of each partition."""
+    return {partition: end for partition, (_, end) in marks.items()}
+
+
 def offsets_since(
     consumer: Consumer, topic: str, marks: Mapping[int, Marks], since_ns: int
 ) -> dict[int, int]:
