@@ -334,20 +334,19 @@ def main() -> None:
     if mode == "serve-echo":
         asyncio.run(serve_echo())
         return
-    address, token = rest[0], b""
-    if mode == "resume":
-        token = bytes.fromhex(rest.pop())
-    numbers = [float(n) for n in rest[1:]]
+    address, *given = rest
     if mode == "sdk":
-        result = sdk(address, int(numbers[0]))
+        result = sdk(address, int(float(given[0])))
+    elif mode == "resume":
+        result = asyncio.run(resume(address, int(given[0]), bytes.fromhex(given[1])))
     else:
+        numbers = [float(number) for number in given]
         run = {
             "single": lambda: exchange(address, int(numbers[0]), 1, client=int(sum(numbers[1:]))),
             "echo": lambda: exchange(address, int(numbers[0]), 1, echo=True),
             "batch": lambda: exchange(address, int(numbers[0]), BATCH),
             "paced": lambda: paced(address, int(numbers[0]), numbers[1], numbers[2]),
             "fanout": lambda: fan_out(address, int(numbers[0]), numbers[1]),
-            "resume": lambda: resume(address, int(numbers[0]), token),
             "compute": lambda: compute(address, numbers[0], int(numbers[1])),
         }[mode]
         result = asyncio.run(run())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mystocks.sdk.libraries import need_library
+from mystocks.sdk.errors import MissingLibraryError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ class ArrowFrame(ABC):
         Raises:
             MissingLibraryError: pandas is not installed.
         """
-        need_library("pandas", "to_pandas")
+        _need("pandas", "to_pandas")
         return self.to_arrow().to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
@@ -35,6 +36,16 @@ class ArrowFrame(ABC):
         Raises:
             MissingLibraryError: Polars is not installed.
         """
-        polars: Any = need_library("polars", "to_polars")
+        polars: Any = _need("polars", "to_polars")
         frame: pl.DataFrame = polars.from_arrow(self.to_arrow())
         return frame
+
+
+def _need(library: str, method: str) -> Any:
+    try:
+        return import_module(library)
+    except ImportError:
+        raise MissingLibraryError(
+            f"expected {library} to be installed, was not ({method}); install it with "
+            f"`pip install {library}`, or use to_arrow()"
+        ) from None

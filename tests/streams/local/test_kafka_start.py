@@ -1,6 +1,5 @@
 """How the broker's runtime is started."""
 
-import os
 import time
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def start(tmp_path: Path):
         broker.stop()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the runtime is a shell script")
 def test_a_short_life_leaves_the_optimizing_compiler_out_and_a_long_one_does_not(start):
     short, long = start(quick_start=True), start()
     assert "-XX:TieredStopAtLevel=1" in short
